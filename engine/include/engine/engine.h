@@ -1,0 +1,42 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <filesystem>
+#include <memory>
+#include <stop_token>
+#include <vector>
+
+#include "engine/result.h"
+#include "engine/tokenizer.h"
+#include "engine/types.h"
+
+namespace lectern::engine {
+
+// Devices this build knows of, usable or not; the CPU is always the first.
+std::vector<DeviceInfo> list_devices();
+
+// A loaded model on one device. Owns weights, tokenizer and thread team.
+// generate() may be called from any thread, one call at a time (a second call waits).
+class Engine {
+ public:
+  // Opens a Hugging Face directory (config.json, *.safetensors, tokenizer). Every tensor is checked against the
+  // configuration before first use. Errors: kNotFound, kCorrupt, kUnsupported, kOutOfMemory, kDevice.
+  static Result<std::unique_ptr<Engine>> open(const std::filesystem::path& model_directory,
+                                              const EngineOptions& options);
+
+  virtual ~Engine() = default;
+
+  virtual const ModelInfo& info() const = 0;
+  virtual const Tokenizer& tokenizer() const = 0;
+
+  // Tokens of the whole chat prompt as generate() would feed it.
+  virtual Result<std::int64_t> count_prompt_tokens(const std::vector<ChatMessage>& messages, bool thinking) const = 0;
+
+  // Streams to `sink`. A stop request ends it between two tokens or two prefill chunks with
+  // FinishReason::kCancelled and the text so far. Errors: kInvalidArgument (empty prompt, prompt longer than the
+  // context, with both numbers), kOutOfMemory.
+  virtual Result<GenerationResult> generate(const GenerationRequest& request, GenerationSink& sink,
+                                            std::stop_token stop) = 0;
+};
+
+}  // namespace lectern::engine
