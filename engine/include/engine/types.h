@@ -77,6 +77,7 @@ struct ModelInfo {
   std::int64_t context_tokens = 0;  // effective limit of one sequence
   std::int64_t layers = 0;
   bool has_mtp = false;
+  bool thinking = false;  // its own chat template opens a reasoning block
 };
 
 struct DeviceInfo {

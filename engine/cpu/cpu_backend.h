@@ -1,0 +1,78 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <algorithm>
+#include <cstdint>
+#include <memory>
+#include <span>
+#include <vector>
+
+#include "core/parallel.h"
+#include "cpu/kernels.h"
+#include "ops/backend.h"
+
+namespace lectern::engine::cpu {
+
+// Weights are read where they lie, in the mapped file.
+class CpuWeight final : public Weight {
+ public:
+  explicit CpuWeight(const HostMatrix& matrix) : Weight(matrix.rows, matrix.cols), matrix_(matrix) {}
+  const HostMatrix& matrix() const { return matrix_; }
+
+ private:
+  HostMatrix matrix_;
+};
+
+inline const HostMatrix& host_of(const Weight& weight) { return static_cast<const CpuWeight&>(weight).matrix(); }
+
+class CpuBackend final : public Backend {
+ public:
+  CpuBackend(int threads, const Kernels& kernels) : team_(threads), kernels_(kernels) {}
+
+  Result<WeightHandle> take_weight(const HostMatrix& matrix) override;
+  Result<std::unique_ptr<Buffer>> make_buffer(std::int64_t floats) override;
+  void copy(const float* from, float* to, std::int64_t floats) override;
+  void upload(std::span<const float> from, float* to) override;
+  void download(const float* from, std::span<float> to) override;
+
+  void embed(const Weight& table, std::span<const TokenId> tokens, const Tensor& y) override;
+  void linear(const Tensor& x, const Weight& w, bool accumulate, const Tensor& y) override;
+  void add_bias(const float* bias, const Tensor& y) override;
+  void rms_norm(const Tensor& x, const float* gain, std::int64_t width, float eps, const Tensor& y) override;
+
+  void rotate(const RotaryTable& table, std::int64_t first, std::int64_t head_dim, const Tensor& x) override;
+  void attend(const Tensor& q, const KvCache& cache, const AttentionShape& shape, const Tensor& y) override;
+  void sigmoid_gate(const Tensor& gate, const Tensor& y) override;
+
+  void causal_conv(const Tensor& u, const float* w, std::int64_t taps, float* state, const Tensor& y) override;
+  void delta_rule(const Tensor& qkv, const Tensor& ba, const float* a_log, const float* dt_bias,
+                  const DeltaShape& shape, float* state, const Tensor& o) override;
+  void gated_rms_norm(const Tensor& z, const float* gain, std::int64_t width, float eps, const Tensor& o) override;
+
+  void mixture_of_experts(const Tensor& x, const ExpertWeights& w, const Tensor& y) override;
+
+  void layer_norm(const Tensor& x, const float* gain, const float* bias, float eps, const Tensor& y) override;
+  void gelu(const Tensor& x) override;
+  void attend_bidirectional(const Tensor& q, const Tensor& k, const Tensor& v, std::int64_t heads,
+                            std::span<const std::int64_t> starts, const Tensor& y) override;
+  void mean_pool(const Tensor& x, std::span<const std::int64_t> starts, const Tensor& y) override;
+
+ private:
+  // Calls body(first, last) for slices of [0, count), multiples of `grain` except at the end, a few per thread.
+  template <class Body>
+  void slices(std::int64_t count, std::int64_t grain, const Body& body) {
+    const std::int64_t parts = team_.size() == 1 ? 1 : std::min<std::int64_t>(4 * team_.size(), count / grain);
+    if (parts <= 1) {
+      body(std::int64_t{0}, count);
+      return;
+    }
+    const std::int64_t step = (count + parts * grain - 1) / (parts * grain) * grain;
+    team_.parallel_for((count + step - 1) / step,
+                       [&](std::int64_t i) { body(i * step, std::min(count, (i + 1) * step)); });
+  }
+
+  ThreadTeam team_;
+  const Kernels& kernels_;
+};
+
+}  // namespace lectern::engine::cpu

@@ -1,0 +1,21 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "cpu/kernels.h"
+
+#include <vector>
+
+namespace lectern::engine::cpu {
+
+std::span<const Kernels* const> usable_kernels() {
+  static const std::vector<const Kernels*> usable = [] {
+    std::vector<const Kernels*> list = {&generic::kKernels};
+#if defined(__x86_64__)
+    __builtin_cpu_init();
+    if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")) list.push_back(&avx2::kKernels);
+    if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw")) list.push_back(&avx512::kKernels);
+#endif
+    return list;
+  }();
+  return usable;
+}
+
+}  // namespace lectern::engine::cpu

@@ -1,0 +1,38 @@
+// SPDX-License-Identifier: Apache-2.0
+#include <immintrin.h>
+
+#include <bit>
+#include <cstdint>
+
+#include "cpu/kernels.h"
+
+namespace lectern::engine::cpu::avx2 {
+namespace {
+
+struct BFloat16;
+
+struct Vec {
+  static constexpr std::int64_t kWidth = 8;
+  __m256 lanes;
+
+  static Vec zero() { return {_mm256_setzero_ps()}; }
+  static Vec load(const float* from) { return {_mm256_loadu_ps(from)}; }
+  static Vec load(const BFloat16* from) {
+    const __m128i halves = _mm_loadu_si128(reinterpret_cast<const __m128i*>(from));
+    return {_mm256_castsi256_ps(_mm256_slli_epi32(_mm256_cvtepu16_epi32(halves), 16))};
+  }
+  void fma(const Vec& a, const Vec& b) { lanes = _mm256_fmadd_ps(a.lanes, b.lanes, lanes); }
+  float sum() const {
+    __m128 half = _mm_add_ps(_mm256_castps256_ps128(lanes), _mm256_extractf128_ps(lanes, 1));
+    half = _mm_add_ps(half, _mm_movehl_ps(half, half));
+    return _mm_cvtss_f32(_mm_add_ss(half, _mm_shuffle_ps(half, half, 1)));
+  }
+};
+
+#include "cpu/kernel_loops.h"
+
+}  // namespace
+
+extern const Kernels kKernels = make_kernels("avx2");
+
+}  // namespace lectern::engine::cpu::avx2

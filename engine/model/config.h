@@ -1,0 +1,61 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <cstdint>
+#include <filesystem>
+#include <vector>
+
+#include "engine/result.h"
+#include "ops/backend.h"
+
+namespace lectern::engine {
+
+enum class LayerKind : std::uint8_t { kDeltaNet, kAttention };
+
+struct YarnScaling {
+  double factor = 1.0;  // 1: off
+  std::int64_t original_context = 0;
+  double beta_fast = 32;
+  double beta_slow = 1;
+  double attention_factor = 0;  // 0: 0.1 ln(factor) + 1
+};
+
+// config.json of a qwen3_next model, every number checked.
+struct ModelConfig {
+  std::int64_t hidden_size = 0;
+  std::int64_t vocabulary = 0;
+  std::int64_t context_tokens = 0;
+  std::vector<LayerKind> layers;
+  float norm_epsilon = 1e-6F;
+
+  AttentionShape attention;
+  std::int64_t rotary_dims = 0;
+  double rope_theta = 1e7;
+  YarnScaling yarn;
+
+  DeltaShape delta;
+  std::int64_t conv_taps = 4;
+
+  std::int64_t experts = 0;
+  std::int64_t experts_per_token = 0;
+  std::int64_t expert_width = 0;
+  std::int64_t shared_expert_width = 0;
+  bool normalise_top_k = true;
+  bool tied_embeddings = false;
+
+  std::int64_t query_width() const { return attention.query_heads * attention.head_dim; }
+  std::int64_t kv_width() const { return attention.kv_heads * attention.head_dim; }
+  std::int64_t key_width() const { return delta.key_heads * delta.key_dim; }
+  std::int64_t value_width() const { return delta.value_heads * delta.value_dim; }
+  std::int64_t conv_channels() const { return 2 * key_width() + value_width(); }
+};
+
+// Errors: kNotFound, kCorrupt (missing or impossible values), kUnsupported (another architecture, or a variant of
+// this one that is not computed here).
+Result<ModelConfig> read_config(const std::filesystem::path& directory);
+
+// Frequencies after YaRN (Peng et al. 2023, "YaRN"): pairs turning fast keep theirs, slow ones are divided by the
+// factor, with a linear ramp between.
+RotaryTable make_rotary_table(const ModelConfig& config);
+
+}  // namespace lectern::engine

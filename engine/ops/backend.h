@@ -1,0 +1,150 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <span>
+#include <vector>
+
+#include "core/tensor.h"
+#include "engine/result.h"
+#include "engine/types.h"
+
+namespace lectern::engine {
+
+// A matrix the backend has taken over, in a layout only it knows. Logical shape [rows, cols].
+class Weight {
+ public:
+  Weight(std::int64_t rows, std::int64_t cols) : rows_(rows), cols_(cols) {}
+  virtual ~Weight() = default;
+  std::int64_t rows() const { return rows_; }
+  std::int64_t cols() const { return cols_; }
+
+ private:
+  std::int64_t rows_;
+  std::int64_t cols_;
+};
+using WeightHandle = std::unique_ptr<const Weight>;
+
+// Device memory of floats, zeroed when made.
+class Buffer {
+ public:
+  virtual ~Buffer() = default;
+  virtual float* data() = 0;
+  virtual const float* data() const = 0;
+  virtual std::int64_t size() const = 0;  // in floats
+};
+
+// Keys and values of one attention layer, [capacity, kv_heads * head_dim] each; the first `length` rows are valid.
+struct KvCache {
+  std::unique_ptr<Buffer> keys;
+  std::unique_ptr<Buffer> values;
+  std::int64_t length = 0;
+  std::int64_t capacity = 0;
+};
+
+// Inverse frequencies of the rotary pairs (rope scaling applied) and the factor on cos and sin.
+struct RotaryTable {
+  std::vector<double> inverse_frequency;  // [rotary_dims / 2]
+  double magnitude = 1.0;
+};
+
+struct DeltaShape {
+  std::int64_t key_heads = 0;
+  std::int64_t value_heads = 0;  // a multiple of key_heads; value head h reads key head h / (value_heads / key_heads)
+  std::int64_t key_dim = 0;
+  std::int64_t value_dim = 0;
+};
+
+struct AttentionShape {
+  std::int64_t query_heads = 0;
+  std::int64_t kv_heads = 0;  // query head h reads kv head h / (query_heads / kv_heads)
+  std::int64_t head_dim = 0;
+};
+
+// Weights of one sparse mixture-of-experts block of width d with experts of width m.
+struct ExpertWeights {
+  WeightHandle router;              // [experts, d]
+  std::vector<WeightHandle> gate;   // [m, d] each
+  std::vector<WeightHandle> up;     // [m, d] each
+  std::vector<WeightHandle> down;   // [d, m] each
+  WeightHandle shared_router;       // [1, d]
+  WeightHandle shared_gate;         // [s, d]
+  WeightHandle shared_up;           // [s, d]
+  WeightHandle shared_down;         // [d, s]
+  std::int64_t experts_per_token = 0;
+  bool normalise_top_k = true;
+};
+
+// What a device must be able to do. The graph is written over these and contains no test for the device.
+// All tensors live on the device, are row-major float and have at least one row; T is their number of rows. Outputs are
+// fully written. Unless a comment says otherwise nothing overlaps. sigma is the logistic function,
+// silu(x) = x sigma(x). Accumulation is in float or better. Not thread-safe: one graph uses it at a time.
+class Backend {
+ public:
+  virtual ~Backend() = default;
+
+  // --- memory -----------------------------------------------------------------------------------------------------
+  // Takes over a host matrix; the host memory must outlive the handle (the CPU reads mapped files in place).
+  virtual Result<WeightHandle> take_weight(const HostMatrix& matrix) = 0;
+  virtual Result<std::unique_ptr<Buffer>> make_buffer(std::int64_t floats) = 0;
+  virtual void copy(const float* from, float* to, std::int64_t floats) = 0;  // on the device
+  virtual void upload(std::span<const float> from, float* to) = 0;
+  // Waits for all earlier work: the only call that does.
+  virtual void download(const float* from, std::span<float> to) = 0;
+
+  // --- dense ------------------------------------------------------------------------------------------------------
+  // y[t] = table[tokens[t]]
+  virtual void embed(const Weight& table, std::span<const TokenId> tokens, const Tensor& y) = 0;
+  // y[t,n] = sum_k x[t,k] w[n,k] + (accumulate ? y[t,n] : 0)
+  virtual void linear(const Tensor& x, const Weight& w, bool accumulate, const Tensor& y) = 0;
+  // y[t,n] += bias[n]
+  virtual void add_bias(const float* bias, const Tensor& y) = 0;
+  // y = x rsqrt(mean(x^2) + eps) gain, over groups of `width` columns; gain [width]. y may be x.
+  virtual void rms_norm(const Tensor& x, const float* gain, std::int64_t width, float eps, const Tensor& y) = 0;
+
+  // --- gated attention ----------------------------------------------------------------------------------------------
+  // Rotates dims [0, 2r) of every head in place, r pairs (i, i + r): row t stands at position first + t.
+  virtual void rotate(const RotaryTable& table, std::int64_t first, std::int64_t head_dim, const Tensor& x) = 0;
+  // Row t of q attends, causally, to cache rows 0 .. length - T + t; the cache already holds the T new rows.
+  // y[t,h] = softmax(q[t,h] . k / sqrt(head_dim)) v.   q, y: [T, query_heads * head_dim]
+  virtual void attend(const Tensor& q, const KvCache& cache, const AttentionShape& shape, const Tensor& y) = 0;
+  // y = y sigma(gate)
+  virtual void sigmoid_gate(const Tensor& gate, const Tensor& y) = 0;
+
+  // --- gated DeltaNet -----------------------------------------------------------------------------------------------
+  // Causal depthwise convolution and silu: y[t,c] = silu(sum_j w[c,j] u[t - J + 1 + j, c]), rows before 0 from `state`
+  // [J - 1, C], oldest first, which is updated. w: [C, J].
+  virtual void causal_conv(const Tensor& u, const float* w, std::int64_t taps, float* state, const Tensor& y) = 0;
+  // The gated delta rule (Yang et al. 2024, "Gated Delta Networks"), per value head with state S [key_dim, value_dim]:
+  //   k = l2norm(k), q = l2norm(q) / sqrt(key_dim)   with x rsqrt(sum(x^2) + 1e-6)
+  //   beta = sigma(b), g = -exp(a_log) softplus(a + dt_bias)
+  //   S = exp(g) S;  S += k (beta (v - S^T k))^T;  o = S^T q
+  // qkv: [T, q | k | v], ba: [T, b | a] over value heads, o: [T, value_heads * value_dim].
+  // state: [value_heads, key_dim, value_dim], updated.
+  virtual void delta_rule(const Tensor& qkv, const Tensor& ba, const float* a_log, const float* dt_bias,
+                          const DeltaShape& shape, float* state, const Tensor& o) = 0;
+  // o = rms_norm(o) silu(z), the norm over groups of `width` columns with gain [width].
+  virtual void gated_rms_norm(const Tensor& z, const float* gain, std::int64_t width, float eps, const Tensor& o) = 0;
+
+  // --- experts ------------------------------------------------------------------------------------------------------
+  // p = softmax(x router^T); the experts_per_token largest (ties: lower index), renormalised when asked;
+  // y += sum_e p_e down_e(silu(gate_e x) up_e x) + sigma(x . shared_router) shared_down(silu(shared_gate x) shared_up x)
+  virtual void mixture_of_experts(const Tensor& x, const ExpertWeights& w, const Tensor& y) = 0;
+
+  // --- sentence encoder ---------------------------------------------------------------------------------------------
+  // y = (x - mean) rsqrt(var + eps) gain + bias over each row. y may be x.
+  virtual void layer_norm(const Tensor& x, const float* gain, const float* bias, float eps, const Tensor& y) = 0;
+  // x = x Phi(x), Phi the normal distribution function.
+  virtual void gelu(const Tensor& x) = 0;
+  // Softmax attention without mask inside each sequence; rows of sequence s are [starts[s], starts[s + 1]).
+  virtual void attend_bidirectional(const Tensor& q, const Tensor& k, const Tensor& v, std::int64_t heads,
+                                    std::span<const std::int64_t> starts, const Tensor& y) = 0;
+  // y[s] = mean of the rows of sequence s, divided by its Euclidean length.
+  virtual void mean_pool(const Tensor& x, std::span<const std::int64_t> starts, const Tensor& y) = 0;
+};
+
+// `threads` 0: one per hardware thread.
+std::unique_ptr<Backend> make_cpu_backend(int threads);
+
+}  // namespace lectern::engine

@@ -1,0 +1,25 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <cstdint>
+#include <span>
+
+#include "engine/result.h"
+#include "engine/types.h"
+
+namespace lectern::engine {
+
+// What generation needs of a model: one sequence that grows at its end.
+class SequenceModel {
+ public:
+  virtual ~SequenceModel() = default;
+
+  // Tokens of the sequence so far.
+  virtual std::int64_t length() const = 0;
+
+  // Appends at least one token, at most a prefill chunk. Gives the logits after the last one, valid until the next
+  // call; without `want_logits` they may be empty.
+  virtual Result<std::span<const float>> append(std::span<const TokenId> tokens, bool want_logits) = 0;
+};
+
+}  // namespace lectern::engine
