@@ -113,7 +113,7 @@ class Parser {
     if (text_.size() > limits_.max_bytes || text_.size() >= std::numeric_limits<std::uint32_t>::max()) {
       return Error{ErrorCode::kCorrupt, content_.name + ": " + std::to_string(text_.size()) +
                                             " bytes are more than the " + std::to_string(limits_.max_bytes) +
-                                            " a file of this kind may have"};
+                                            " a file of this kind may have."};
     }
     bool ok = value();
     while (ok && !open_.empty()) ok = next_in_container();
@@ -513,22 +513,22 @@ Result<std::string> read_text_file(const std::filesystem::path& file, std::size_
   std::error_code error;
   const std::filesystem::file_status status = std::filesystem::status(file, error);
   if (!std::filesystem::exists(status)) {
-    return Error{ErrorCode::kNotFound, file.string() + " is missing"};
+    return Error{ErrorCode::kNotFound, file.string() + " is missing."};
   }
   if (!std::filesystem::is_regular_file(status)) {
-    return Error{ErrorCode::kIo, file.string() + " is not a regular file"};
+    return Error{ErrorCode::kIo, file.string() + " is not a regular file."};
   }
   std::ifstream stream(file, std::ios::binary);
-  if (!stream) return Error{ErrorCode::kIo, file.string() + " cannot be opened; check its permissions"};
+  if (!stream) return Error{ErrorCode::kIo, file.string() + " cannot be opened; check its permissions."};
   std::string text;
   std::array<char, 65536> block;
   while (stream.read(block.data(), block.size()) || stream.gcount() > 0) {
     text.append(block.data(), static_cast<std::size_t>(stream.gcount()));
     if (text.size() > max_bytes) {
-      return Error{ErrorCode::kCorrupt, file.string() + " is longer than " + std::to_string(max_bytes) + " bytes"};
+      return Error{ErrorCode::kCorrupt, file.string() + " is longer than " + std::to_string(max_bytes) + " bytes."};
     }
   }
-  if (stream.bad()) return Error{ErrorCode::kIo, file.string() + " cannot be read"};
+  if (stream.bad()) return Error{ErrorCode::kIo, file.string() + " cannot be read."};
   return text;
 }
 

@@ -2,67 +2,96 @@
 #include "core/parallel.h"
 
 #include <algorithm>
+#include <system_error>
 
 namespace lectern::engine {
 namespace {
 
-constexpr int kSpins = 2000;  // a few microseconds: longer than the gap between two loops of one layer
+constexpr int kSpins = 4000;        // some tens of microseconds: longer than the gap between two loops of one layer
+constexpr int kSpinsPerYield = 64;  // lets whoever holds the last index run when there are more threads than cores
+constexpr std::int64_t kLargestCount = 0x7FFFFFFF;
 
-template <class Condition>
-bool spin_until(const Condition& condition) {
-  for (int i = 0; i < kSpins; ++i) {
-    if (condition()) return true;
+void pause() {
 #if defined(__x86_64__)
-    __builtin_ia32_pause();
+  __builtin_ia32_pause();
 #endif
-  }
-  return false;
 }
+
+std::uint32_t loop_number(std::uint64_t open) { return static_cast<std::uint32_t>(open >> 32); }
+std::uint32_t open_count(std::uint64_t open) { return static_cast<std::uint32_t>(open); }
 
 }  // namespace
 
 ThreadTeam::ThreadTeam(int threads) {
   const int wanted = threads > 0 ? threads : static_cast<int>(std::max(1U, std::thread::hardware_concurrency()));
-  for (int i = 1; i < wanted; ++i) workers_.emplace_back([this] { work(); });
+  workers_.reserve(static_cast<std::size_t>(wanted - 1));
+  try {
+    for (int i = 1; i < wanted; ++i) workers_.emplace_back([this] { work(); });
+  } catch (const std::system_error&) {
+    // The system gives no more threads: the team is smaller.
+  }
 }
 
 ThreadTeam::~ThreadTeam() {
-  ending_.store(true);
-  round_.fetch_add(1);
-  round_.notify_all();
+  {
+    const std::lock_guard lock(mutex_);
+    ending_ = true;
+  }
+  wake_.notify_all();
   for (std::thread& worker : workers_) worker.join();
 }
 
-void ThreadTeam::parallel_for(std::int64_t count, const std::function<void(std::int64_t)>& task) {
-  if (count <= 0) return;
-  if (workers_.empty() || count == 1) {
-    for (std::int64_t i = 0; i < count; ++i) task(i);
-    return;
+void ThreadTeam::run(const Job& job, std::int64_t count) {
+  const auto indices = static_cast<std::uint32_t>(std::min(count, kLargestCount));
+  job_ = job;
+  unfinished_.store(indices, std::memory_order_relaxed);
+  const std::uint64_t number = loop_number(open_.load(std::memory_order_relaxed)) + 1U;
+  open_.store(number << 32 | indices);  // sequentially consistent: ordered before the look at sleeping_
+  if (sleeping_.load() > 0) {
+    { const std::lock_guard lock(mutex_); }
+    wake_.notify_all();
   }
-  task_ = &task;
-  count_ = count;
-  next_.store(0);
-  busy_.store(static_cast<int>(workers_.size()));
-  round_.fetch_add(1);
-  round_.notify_all();
-  run_tasks();
-  if (spin_until([this] { return busy_.load() == 0; })) return;
-  for (int left = busy_.load(); left != 0; left = busy_.load()) busy_.wait(left);
+  while (run_one_index()) {
+  }
+  for (int spin = 1; unfinished_.load(std::memory_order_acquire) != 0; ++spin) {
+    if (spin % kSpinsPerYield == 0) {
+      std::this_thread::yield();
+    } else {
+      pause();
+    }
+  }
+  for (std::int64_t i = kLargestCount; i < count; ++i) job.call(job.task, i);
 }
 
-void ThreadTeam::run_tasks() {
-  for (std::int64_t i = next_.fetch_add(1); i < count_; i = next_.fetch_add(1)) (*task_)(i);
+// Takes an open index and runs it; false when there is none.
+bool ThreadTeam::run_one_index() {
+  std::uint64_t open = open_.load(std::memory_order_acquire);
+  do {
+    if (open_count(open) == 0) return false;
+  } while (!open_.compare_exchange_weak(open, open - 1, std::memory_order_acq_rel, std::memory_order_acquire));
+  job_.call(job_.task, open_count(open) - 1);
+  unfinished_.fetch_sub(1, std::memory_order_release);
+  return true;
 }
 
 void ThreadTeam::work() {
-  std::uint32_t seen = 0;
-  while (true) {
-    if (!spin_until([&] { return round_.load() != seen; })) round_.wait(seen);
-    if (round_.load() == seen) continue;
-    seen = round_.load();
-    if (ending_.load()) return;
-    run_tasks();
-    if (busy_.fetch_sub(1) == 1) busy_.notify_one();
+  for (int idle = 0;; ++idle) {
+    const std::uint64_t open = open_.load(std::memory_order_acquire);
+    if (open_count(open) > 0) {
+      while (run_one_index()) {
+      }
+      idle = 0;
+    }
+    if (idle < kSpins) {
+      pause();
+      continue;
+    }
+    std::unique_lock lock(mutex_);
+    sleeping_.fetch_add(1);
+    wake_.wait(lock, [this] { return ending_ || open_count(open_.load()) > 0; });
+    sleeping_.fetch_sub(1);
+    if (ending_) return;
+    idle = 0;
   }
 }
 

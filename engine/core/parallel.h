@@ -2,15 +2,17 @@
 #pragma once
 
 #include <atomic>
+#include <condition_variable>
 #include <cstdint>
-#include <functional>
+#include <mutex>
 #include <thread>
 #include <vector>
 
 namespace lectern::engine {
 
-// A fixed team of threads that run one loop at a time. Workers spin briefly between loops, then sleep. Used from one
-// thread at a time.
+// A fixed team of threads that run one loop at a time. Workers spin briefly between loops, then sleep. A loop never
+// waits for a worker that has not begun an index of it, so the team keeps its speed when there are fewer free cores than
+// threads. Used from one thread at a time.
 class ThreadTeam {
  public:
   explicit ThreadTeam(int threads);  // 0: one per hardware thread
@@ -21,20 +23,36 @@ class ThreadTeam {
   int size() const { return static_cast<int>(workers_.size()) + 1; }
 
   // Runs task(index) for every index in [0, count), each once, on any thread of the team; returns when all are done.
-  // Which thread runs an index must not change what it computes. Tasks must not throw.
-  void parallel_for(std::int64_t count, const std::function<void(std::int64_t)>& task);
+  // Which thread runs an index must not change what it computes. Tasks must not throw and must not call parallel_for.
+  template <class Task>
+  void parallel_for(std::int64_t count, const Task& task) {
+    if (workers_.empty() || count <= 1) {
+      for (std::int64_t i = 0; i < count; ++i) task(i);
+      return;
+    }
+    run({&task, [](const void* context, std::int64_t index) { (*static_cast<const Task*>(context))(index); }}, count);
+  }
 
  private:
+  struct Job {
+    const void* task = nullptr;
+    void (*call)(const void* task, std::int64_t index) = nullptr;
+  };
+
+  void run(const Job& job, std::int64_t count);
+  bool run_one_index();
   void work();
-  void run_tasks();
 
   std::vector<std::thread> workers_;
-  const std::function<void(std::int64_t)>* task_ = nullptr;  // written before round_ advances
-  std::int64_t count_ = 0;
-  std::atomic<std::int64_t> next_{0};
-  std::atomic<int> busy_{0};
-  std::atomic<std::uint32_t> round_{0};
-  std::atomic<bool> ending_{false};
+  // Loop number (upper half) and how many of its indices nobody has begun (lower half), so that taking an index of a
+  // loop that has just ended fails.
+  std::atomic<std::uint64_t> open_{0};
+  std::atomic<std::uint32_t> unfinished_{0};
+  Job job_;  // written while no index is open, read by those who took one
+  std::atomic<int> sleeping_{0};
+  std::mutex mutex_;
+  std::condition_variable wake_;
+  bool ending_ = false;  // under mutex_
 };
 
 }  // namespace lectern::engine

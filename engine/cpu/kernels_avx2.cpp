@@ -1,13 +1,17 @@
 // SPDX-License-Identifier: Apache-2.0
 #include <immintrin.h>
 
-#include <bit>
 #include <cstdint>
 
 #include "cpu/kernels.h"
 
 namespace lectern::engine::cpu::avx2 {
 namespace {
+
+// Sixteen registers: 4 x 2 sums, two columns, one row.
+constexpr int kTileRows = 4;
+constexpr int kTileColumns = 2;
+constexpr int kTileVectors = 2;
 
 struct BFloat16;
 
@@ -16,11 +20,13 @@ struct Vec {
   __m256 lanes;
 
   static Vec zero() { return {_mm256_setzero_ps()}; }
+  static Vec broadcast(float value) { return {_mm256_set1_ps(value)}; }
   static Vec load(const float* from) { return {_mm256_loadu_ps(from)}; }
   static Vec load(const BFloat16* from) {
     const __m128i halves = _mm_loadu_si128(reinterpret_cast<const __m128i*>(from));
     return {_mm256_castsi256_ps(_mm256_slli_epi32(_mm256_cvtepu16_epi32(halves), 16))};
   }
+  void store(float* to) const { _mm256_storeu_ps(to, lanes); }
   void fma(const Vec& a, const Vec& b) { lanes = _mm256_fmadd_ps(a.lanes, b.lanes, lanes); }
   float sum() const {
     __m128 half = _mm_add_ps(_mm256_castps256_ps128(lanes), _mm256_extractf128_ps(lanes, 1));

@@ -1,5 +1,4 @@
 // SPDX-License-Identifier: Apache-2.0
-#include <bit>
 #include <cstdint>
 
 #include "cpu/kernels.h"
@@ -7,15 +6,27 @@
 namespace lectern::engine::cpu::generic {
 namespace {
 
+constexpr int kTileRows = 2;
+constexpr int kTileColumns = 2;
+constexpr int kTileVectors = 2;
+
 struct BFloat16;
 
 struct Vec {
-  static constexpr std::int64_t kWidth = 8;
+  static constexpr std::int64_t kWidth = 4;
   float lane[kWidth];
 
   static Vec zero() { return {}; }
+  static Vec broadcast(float value) {
+    Vec v;
+    for (float& lane : v.lane) lane = value;
+    return v;
+  }
   template <class T>
   static Vec load(const T* from);
+  void store(float* to) const {
+    for (int i = 0; i < kWidth; ++i) to[i] = lane[i];
+  }
   void fma(const Vec& a, const Vec& b) {
     for (int i = 0; i < kWidth; ++i) lane[i] += a.lane[i] * b.lane[i];
   }

@@ -57,13 +57,16 @@ std::uint64_t Encoder::fingerprint() const {
 }
 
 Result<void> Encoder::encode(std::span<const TokenId> tokens, std::span<const std::int64_t> starts,
-                             std::span<float> out) {
+                             const std::stop_token& stop, std::span<float> out) {
   ENGINE_CHECK(check(tokens, starts, out.size()));
   const auto sequences = static_cast<std::int64_t>(starts.size()) - 1;
   ENGINE_TRY(const Scratch s, make_scratch(static_cast<std::int64_t>(tokens.size()), sequences));
   backend_.upload(embed(tokens, starts), s.x.data);
   norm(weights_.embedding_norm, s.x);
-  for (const EncoderLayerWeights& w : weights_.layers) layer(w, starts, s);
+  for (const EncoderLayerWeights& w : weights_.layers) {
+    if (stop.stop_requested()) return Error{ErrorCode::kCancelled, "Embedding was cancelled."};
+    layer(w, starts, s);
+  }
   backend_.mean_pool(s.x, starts, s.pooled);
   backend_.download(s.pooled.data, out);
   return {};

@@ -5,6 +5,7 @@
 #include <filesystem>
 #include <memory>
 #include <span>
+#include <stop_token>
 #include <string>
 #include <vector>
 
@@ -79,8 +80,10 @@ class Encoder {
   std::uint64_t fingerprint() const;
 
   // tokens: all sequences one after another; sequence s is [starts[s], starts[s + 1]), none empty or longer than
-  // config().positions. out: [sequences, d]. Errors: kInvalidArgument, kOutOfMemory.
-  Result<void> encode(std::span<const TokenId> tokens, std::span<const std::int64_t> starts, std::span<float> out);
+  // config().positions. out: [sequences, d]. A stop request ends it between two layers.
+  // Errors: kInvalidArgument, kOutOfMemory, kCancelled.
+  Result<void> encode(std::span<const TokenId> tokens, std::span<const std::int64_t> starts,
+                      const std::stop_token& stop, std::span<float> out);
 
  private:
   // Activations of one batch, [tokens, width] each.

@@ -18,7 +18,7 @@
 namespace lectern::engine {
 namespace {
 
-// Tokens of one batch, unless a single text is longer. A stop request waits for one batch.
+// Tokens of one batch, unless a single text is longer.
 constexpr std::size_t kBatchTokens = 512;
 
 Error out_of_memory() {
@@ -92,10 +92,9 @@ class BertEmbedder final : public Embedder {
  private:
   // Texts of similar length share a batch; batches are packed, without padding.
   Result<std::vector<std::vector<float>>> embed_all(std::span<const std::string> texts, const std::stop_token& stop) {
-    const Error cancelled{ErrorCode::kCancelled, "Embedding was cancelled."};
     std::vector<std::vector<TokenId>> ids;
     for (const std::string& text : texts) {
-      if (stop.stop_requested()) return cancelled;
+      if (stop.stop_requested()) return Error{ErrorCode::kCancelled, "Embedding was cancelled."};
       ids.push_back(vocabulary_.encode(text, static_cast<std::size_t>(limit_)));
     }
     std::vector<std::size_t> order(texts.size());
@@ -105,19 +104,18 @@ class BertEmbedder final : public Embedder {
 
     std::vector<std::vector<float>> vectors(texts.size());
     for (std::span<const std::size_t> rest(order); !rest.empty();) {
-      if (stop.stop_requested()) return cancelled;
       std::size_t count = 1;
       std::size_t tokens = ids[rest[0]].size();
       while (count < rest.size() && tokens + ids[rest[count]].size() <= kBatchTokens)
         tokens += ids[rest[count++]].size();
-      ENGINE_CHECK(embed_batch(rest.first(count), ids, vectors));
+      ENGINE_CHECK(embed_batch(rest.first(count), ids, stop, vectors));
       rest = rest.subspan(count);
     }
     return vectors;
   }
 
   Result<void> embed_batch(std::span<const std::size_t> batch, const std::vector<std::vector<TokenId>>& ids,
-                           std::vector<std::vector<float>>& vectors) {
+                           const std::stop_token& stop, std::vector<std::vector<float>>& vectors) {
     std::vector<TokenId> tokens;
     std::vector<std::int64_t> starts = {0};
     for (const std::size_t text : batch) {
@@ -126,7 +124,7 @@ class BertEmbedder final : public Embedder {
     }
     const auto width = static_cast<std::size_t>(dimension());
     std::vector<float> rows(batch.size() * width);
-    ENGINE_CHECK(encoder_->encode(tokens, starts, rows));
+    ENGINE_CHECK(encoder_->encode(tokens, starts, stop, rows));
     for (std::size_t i = 0; i < batch.size(); ++i) {
       const auto first = rows.begin() + static_cast<std::ptrdiff_t>(i * width);
       vectors[batch[i]].assign(first, first + static_cast<std::ptrdiff_t>(width));

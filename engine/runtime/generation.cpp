@@ -27,19 +27,19 @@ class Stopwatch {
 Result<void> check_request(const GenerationRequest& request, const GenerationLimits& limits, std::int64_t prompt) {
   if (request.max_new_tokens < 1) {
     return Error{ErrorCode::kInvalidArgument,
-                 "max_new_tokens is " + std::to_string(request.max_new_tokens) + " but must be 1 or more"};
+                 "max_new_tokens is " + std::to_string(request.max_new_tokens) + " but must be 1 or more."};
   }
   for (const std::string& text : request.stop_texts) {
     if (text.empty() || text.size() > kMaxStopTextBytes || !unicode::is_valid_utf8(text)) {
-      return Error{ErrorCode::kInvalidArgument, "a stop text must be valid UTF-8 of 1 to 1024 bytes"};
+      return Error{ErrorCode::kInvalidArgument, "A stop text must be valid UTF-8 of 1 to 1024 bytes."};
     }
   }
-  if (prompt == 0) return Error{ErrorCode::kInvalidArgument, "the prompt is empty"};
+  if (prompt == 0) return Error{ErrorCode::kInvalidArgument, "The prompt is empty."};
   if (prompt >= limits.context_tokens) {
     return Error{ErrorCode::kInvalidArgument,
-                 "the prompt has " + std::to_string(prompt) + " tokens but the context holds " +
+                 "The prompt has " + std::to_string(prompt) + " tokens, but the context holds " +
                      std::to_string(limits.context_tokens) +
-                     " with at least one for the reply; shorten the prompt or open the model with a larger context"};
+                     " with at least one for the reply; shorten the prompt or open the model with a larger context."};
   }
   return {};
 }

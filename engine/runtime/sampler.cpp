@@ -33,7 +33,8 @@ bool all_finite(std::span<const float> values) {
 }
 
 Error out_of_range(const char* option, double value, const char* range) {
-  return {ErrorCode::kInvalidArgument, std::string(option) + " is " + std::to_string(value) + " but must be " + range};
+  return {ErrorCode::kInvalidArgument,
+          std::string(option) + " is " + std::to_string(value) + " but must be " + range + "."};
 }
 
 Result<void> check(const SamplingOptions& options) {
@@ -65,7 +66,7 @@ Sampler::Sampler(const SamplingOptions& options, TokenId vocabulary)
 
 Result<Sampler> Sampler::create(const SamplingOptions& options, TokenId vocabulary) {
   ENGINE_CHECK(check(options));
-  if (vocabulary < 1) return Error{ErrorCode::kInvalidArgument, "the vocabulary is empty"};
+  if (vocabulary < 1) return Error{ErrorCode::kInvalidArgument, "The vocabulary is empty."};
   return Sampler(options, vocabulary);
 }
 
@@ -82,13 +83,13 @@ void Sampler::add_prompt(std::span<const TokenId> tokens) {
 Result<TokenId> Sampler::sample(std::span<const float> logits) {
   const auto count = static_cast<std::size_t>(vocabulary_);
   if (logits.size() < count) {
-    return Error{ErrorCode::kCorrupt, "the model gives " + std::to_string(logits.size()) + " logits for " +
-                                          std::to_string(count) + " tokens"};
+    return Error{ErrorCode::kCorrupt, "The model gives " + std::to_string(logits.size()) + " logits for " +
+                                          std::to_string(count) + " tokens."};
   }
   logits = logits.first(count);
   if (!all_finite(logits)) {
     return Error{ErrorCode::kDevice,
-                 "the model computed a value that is not a number; the weights may be damaged or the device faulty"};
+                 "The model computed a value that is not a number; the weights may be damaged or the device faulty."};
   }
   const TokenId token = options_.temperature == 0 ? best(logits) : draw(logits);
   mark(token, kGenerated);

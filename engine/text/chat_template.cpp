@@ -152,13 +152,13 @@ Result<ChatTemplate> ChatTemplate::load(const fs::path& directory, const Tokeniz
 Result<ChatTemplate> ChatTemplate::create(std::string_view source, const Tokenizer& tokenizer) {
   if (!source.empty() && source.find(kTurnStart) == std::string_view::npos) {
     return Error{ErrorCode::kUnsupported,
-                 "the model's chat template is not ChatML; this engine runs the Qwen3 chat format only"};
+                 "The model's chat template is not ChatML; this engine runs the Qwen3 chat format only."};
   }
   const std::optional<TokenId> start = tokenizer.find(kTurnStart);
   const std::optional<TokenId> end = tokenizer.find(kTurnEnd);
   if (!start || !end) {
     return Error{ErrorCode::kUnsupported,
-                 "the tokenizer lacks <|im_start|> or <|im_end|>, so the model cannot hold a conversation"};
+                 "The tokenizer lacks <|im_start|> or <|im_end|>, so the model cannot hold a conversation."};
   }
   ChatTemplate chat_template;
   chat_template.turn_start_ = *start;
@@ -169,14 +169,14 @@ Result<ChatTemplate> ChatTemplate::create(std::string_view source, const Tokeniz
 
 Result<std::vector<TokenId>> ChatTemplate::encode(const std::vector<ChatMessage>& messages, bool thinking,
                                                   const Tokenizer& tokenizer) const {
-  if (messages.empty()) return Error{ErrorCode::kInvalidArgument, "the conversation has no messages"};
+  if (messages.empty()) return Error{ErrorCode::kInvalidArgument, "The conversation has no messages."};
   PromptWriter out(tokenizer);
   const std::size_t query = last_query(messages);
   for (std::size_t i = 0; i < messages.size(); ++i) {
     const ChatMessage& message = messages[i];
     if (message.role != "system" && message.role != "user" && message.role != "assistant") {
-      return Error{ErrorCode::kInvalidArgument, "message " + std::to_string(i) + " has the role \"" +
-                                                    message.role.substr(0, 40) + "\"; use system, user or assistant"};
+      return Error{ErrorCode::kInvalidArgument, "Message " + std::to_string(i) + " has the role \"" +
+                                                    message.role.substr(0, 40) + "\"; use system, user or assistant."};
     }
     out.token(turn_start_);
     out.text(message.role + "\n");

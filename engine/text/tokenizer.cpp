@@ -127,7 +127,8 @@ Result<std::unique_ptr<Tokenizer>> Tokenizer::load(const std::filesystem::path& 
   ENGINE_TRY(TokenizerDefinition definition, read_tokenizer_files(directory));
   return std::unique_ptr<Tokenizer>(std::make_unique<BpeTokenizer>(std::move(definition)));
 } catch (const std::exception&) {
-  return Error{ErrorCode::kOutOfMemory, "not enough memory to load the tokenizer from " + directory.string()};
+  return Error{ErrorCode::kOutOfMemory,
+               "There is not enough memory to load the tokenizer from " + directory.string() + "."};
 }
 
 }  // namespace lectern::engine

@@ -22,7 +22,7 @@ std::string quoted(std::string_view name) {
 }  // namespace
 
 Error TokenizerDefinitionBuilder::corrupt(const std::string& text) const {
-  return {ErrorCode::kCorrupt, file_ + ": " + text};
+  return {ErrorCode::kCorrupt, file_ + ": " + text + "."};
 }
 
 Result<void> TokenizerDefinitionBuilder::add_added_token(AddedToken token) {

@@ -23,7 +23,7 @@ constexpr std::size_t kMaxFileBytes = std::size_t{64} << 20;
 
 Error unsupported(std::string_view file, const std::string& text) {
   return {ErrorCode::kUnsupported,
-          std::string(file) + ": " + text + "; this engine runs the byte-level BPE tokenizers of the Qwen2 family"};
+          std::string(file) + ": " + text + "; this engine runs the byte-level BPE tokenizers of the Qwen2 family."};
 }
 
 bool is_type(JsonValue value, std::string_view type) { return value["type"].string() == type; }
@@ -181,7 +181,7 @@ Result<void> add_merge_lines(std::string_view text, TokenizerDefinitionBuilder& 
     std::string_view right;
     if (!split_merge(line, left, right)) {
       return Error{ErrorCode::kCorrupt,
-                   "merges.txt: line " + std::to_string(number) + " is not two tokens with one space between"};
+                   "merges.txt: line " + std::to_string(number) + " is not two tokens with one space between."};
     }
     ENGINE_CHECK(builder.add_merge(left, right));
   }
@@ -218,7 +218,7 @@ Result<TokenizerDefinition> read_tokenizer_files(const fs::path& directory) {
   }
   if (!fs::exists(directory / "vocab.json", error)) {
     return Error{ErrorCode::kNotFound, directory.string() + " holds neither tokenizer.json nor vocab.json; copy the " +
-                                           "tokenizer files of the model there"};
+                                           "tokenizer files of the model there."};
   }
   return read_vocabulary_and_merges(directory);
 }

@@ -16,7 +16,8 @@
 namespace lectern::retrieval {
 
 // How passages and a question become chat messages. Each passage is written as "[n] text" (n from 1), passages are
-// separated by an empty line; "{passages}" and "{question}" are replaced in `user`.
+// separated by an empty line (code: the file and its lines, then the lines themselves); "{passages}" and "{question}"
+// are replaced in `user`.
 struct PromptProfile {
   std::string system;  // empty: no system message
   std::string user = "{passages}\n\nQuestion: {question}";
@@ -37,7 +38,7 @@ struct AskOptions {
 
 // What the model is really given: shown before generation begins.
 struct ContextReport {
-  std::vector<SearchHit> passages;  // in prompt order: passages[i] has mark i + 1
+  std::vector<SearchHit> passages;     // in prompt order: passages[i] has mark i + 1
   std::int64_t passages_left_out = 0;  // found, but did not fit
   std::int64_t prompt_tokens = 0;
   std::int64_t context_tokens = 0;
@@ -53,7 +54,7 @@ class AskSink {
 };
 
 struct Answer {
-  std::string text;  // as generated, marks included
+  std::string text;                 // as generated, marks included
   std::vector<Citation> citations;  // one per mark occurrence, in text order
   std::vector<int> unknown_marks;   // marks in the text that name no passage
   bool refused = false;             // the model said that the passages do not answer
@@ -63,7 +64,9 @@ struct Answer {
 };
 
 // retrieve -> pack by exact token count -> generate -> resolve citations -> verify quotations.
-// Errors: kNotFound when the library is empty or nothing matches, kGenerator, kStorage. Cancelling is not an error.
+// Errors: kInvalidArgument for an empty question, kNotFound when the library is empty or nothing matches, kTooLarge
+// when not even one passage fits the model's context, kGenerator, kStorage. Cancelling is not an error. At most the
+// smaller of options.generate.max_new_tokens and the profile's are generated.
 Result<Answer> ask(const Library& library, Generator& generator, Embedder* embedder, const PromptProfile& profile,
                    const std::string& question, const AskOptions& options, AskSink& sink, std::stop_token stop);
 

@@ -6,6 +6,8 @@
 #include <filesystem>
 #include <stop_token>
 #include <string>
+#include <string_view>
+#include <vector>
 
 #include "retrieval/result.h"
 #include "retrieval/types.h"
@@ -18,6 +20,7 @@ struct ExtractLimits {
   std::uint32_t pages = 50'000;
   std::uint64_t page_text_bytes = 4ULL << 20;
   std::uint64_t document_text_bytes = 64ULL << 20;
+  double seconds = 100;  // PDF: pages read by then are kept and the rest is named in a warning
 };
 
 // Recognises the type by content and name, and reads the file in this process. Used by lectern-extract (untrusted
@@ -26,8 +29,30 @@ struct ExtractLimits {
 Result<ExtractedDocument> extract_file(const std::filesystem::path& file, const ExtractLimits& limits,
                                        std::stop_token stop);
 
+// The three steps of extract_file, for a host that opens the document in one process and parses it in another. `name`
+// appears in messages and its suffix helps to recognise the type.
+//
+// Opens a regular file for reading and checks its size: never blocks on a FIFO or device, and refuses a symbolic link
+// in the last place. The caller closes the descriptor.
+Result<int> open_document(const std::filesystem::path& file, const ExtractLimits& limits);
+// The whole content from offset 0. Error when the file shrinks, grows or changes meanwhile.
+Result<std::string> read_document(int descriptor, const std::filesystem::path& name, const ExtractLimits& limits);
+Result<ExtractedDocument> extract_bytes(const std::filesystem::path& name, std::string_view bytes,
+                                        const ExtractLimits& limits, std::stop_token stop);
+
+// Loads what parsers would otherwise open on first use (character set converters, CMap tables), so that a process may
+// give up its right to open files before it parses. `data_directories` lists what must stay readable even then.
+struct PreloadedExtraction {
+  std::vector<std::filesystem::path> data_directories;
+};
+PreloadedExtraction preload_extraction();
+
+// The last part of a path as messages show it: valid UTF-8 without control characters, whatever the file is called.
+std::string shown_name(const std::filesystem::path& file);
+
 // Why a path is not offered to the extractor at all when a directory is walked ("binary", "secret", "ignored", ...);
-// empty when it should be read.
+// empty when it should be read. Meant for files and directories alike, as the path from the walked directory on: each
+// name in it counts. Of an absolute path, hidden directories above the last name do not.
 std::string skip_reason(const std::filesystem::path& file);
 
 // Flat little-endian message of an extraction result, for the pipe between lectern-extract and its parent.

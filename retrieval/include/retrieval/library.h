@@ -25,6 +25,8 @@ struct IngestProgress {
   std::int64_t pages_done = 0;
   double seconds = 0;
   double seconds_left = -1;  // negative: not known yet
+  std::int64_t chunks_embedded = 0;  // by this call, after the last file was read
+  std::int64_t chunks_to_embed = 0;
 };
 
 struct IngestItem {
@@ -49,6 +51,7 @@ struct IngestReport {
   std::int64_t pages = 0, chunks = 0, embedded = 0;
   double seconds = 0;
   bool cancelled = false;
+  std::string embedding_error;  // not empty: the embedder failed; what it left undone is taken up by the next call
 };
 
 struct LibraryStatus {

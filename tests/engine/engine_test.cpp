@@ -1,0 +1,231 @@
+// SPDX-License-Identifier: GPL-3.0-or-later
+#include "engine/engine.h"
+
+#include <gtest/gtest.h>
+
+#include <atomic>
+#include <filesystem>
+#include <fstream>
+#include <memory>
+#include <string>
+#include <thread>
+
+#include "support/scratch.h"
+#include "support/tiny_model.h"
+#include "text/unicode.h"
+
+namespace lectern::engine {
+namespace {
+
+namespace fs = std::filesystem;
+
+// The tiny model is random: what it says has no meaning, but must be the same however it is computed.
+class TinyEngineTest : public testing::Test {
+ protected:
+  static void SetUpTestSuite() {
+    directory_ = new test::Scratch;
+    support::write_tiny_model(directory_->path());
+  }
+  static void TearDownTestSuite() { delete directory_; }
+
+  static std::unique_ptr<Engine> open(const EngineOptions& options) {
+    auto engine = Engine::open(directory_->path(), options);
+    EXPECT_TRUE(engine.ok()) << engine.error().message;
+    return engine.ok() ? std::move(engine).value() : nullptr;
+  }
+
+  static GenerationRequest question() {
+    GenerationRequest request;
+    request.messages = {{"system", "Be brief."}, {"user", "hello world, what is a \u20ac?"}};
+    request.max_new_tokens = 40;
+    return request;
+  }
+
+  static GenerationResult ask(Engine& engine, const GenerationRequest& request, std::stop_token stop = {}) {
+    GenerationSink sink;
+    const auto result = engine.generate(request, sink, std::move(stop));
+    EXPECT_TRUE(result.ok()) << result.error().message;
+    return result.ok() ? *result : GenerationResult();
+  }
+
+  // A copy of the model without `missing`, for tests that spoil one file.
+  static void copy_model(const fs::path& to, const std::string& missing) {
+    for (const auto& entry : fs::directory_iterator(directory_->path())) {
+      if (entry.path().filename() != missing) fs::copy_file(entry.path(), to / entry.path().filename());
+    }
+  }
+
+  static test::Scratch* directory_;
+};
+
+test::Scratch* TinyEngineTest::directory_ = nullptr;
+
+TEST_F(TinyEngineTest, DescribesTheModel) {
+  const auto engine = open({.threads = 1});
+  ASSERT_NE(engine, nullptr);
+  const ModelInfo& info = engine->info();
+  EXPECT_EQ(info.name, directory_->path().filename().string());
+  EXPECT_EQ(info.architecture, "qwen3_next");
+  EXPECT_EQ(info.layers, 4);
+  EXPECT_EQ(info.context_tokens, support::kTinyContext);
+  EXPECT_TRUE(info.has_mtp);
+  EXPECT_FALSE(info.thinking);
+  EXPECT_GT(info.parameters, 400000);
+  EXPECT_EQ(info.weight_bytes, info.parameters * 4);
+  EXPECT_EQ(engine->tokenizer().size(), support::kToySize);
+}
+
+TEST_F(TinyEngineTest, TheSameQuestionGetsTheSameAnswer) {
+  const auto engine = open({.threads = 2});
+  ASSERT_NE(engine, nullptr);
+  const GenerationResult first = ask(*engine, question());
+  const GenerationResult second = ask(*engine, question());
+  EXPECT_EQ(first.text, second.text);
+  EXPECT_GT(first.statistics.generated_tokens, 0);
+  EXPECT_EQ(first.statistics.prompt_tokens, *engine->count_prompt_tokens(question().messages, false));
+  EXPECT_GT(first.statistics.prefill_seconds, 0);
+  EXPECT_TRUE(unicode::is_valid_utf8(first.text));
+}
+
+TEST_F(TinyEngineTest, ChunksAndThreadsDoNotChangeTheAnswer) {
+  const auto reference = open({.threads = 1});
+  ASSERT_NE(reference, nullptr);
+  const std::string expected = ask(*reference, question()).text;
+  for (const int chunk : {1, 7, 512}) {
+    const auto engine = open({.threads = 2, .prefill_chunk_tokens = chunk});
+    ASSERT_NE(engine, nullptr);
+    EXPECT_EQ(ask(*engine, question()).text, expected) << chunk;
+  }
+}
+
+TEST_F(TinyEngineTest, SamplingFollowsTheSeed) {
+  const auto engine = open({.threads = 1});
+  ASSERT_NE(engine, nullptr);
+  GenerationRequest request = question();
+  request.sampling.temperature = 1;
+  request.sampling.seed = 5;
+  const std::string first = ask(*engine, request).text;
+  EXPECT_EQ(ask(*engine, request).text, first);
+  request.sampling.seed = 6;
+  EXPECT_NE(ask(*engine, request).text, first);
+}
+
+TEST_F(TinyEngineTest, ThinkingOpensTheReasoningBlock) {
+  const auto engine = open({.threads = 1});
+  ASSERT_NE(engine, nullptr);
+  GenerationRequest request = question();
+  request.thinking = true;
+  const GenerationResult result = ask(*engine, request);
+  EXPECT_EQ(result.statistics.prompt_tokens, *engine->count_prompt_tokens(request.messages, false) + 2);
+  EXPECT_FALSE(result.reasoning.empty());
+}
+
+TEST_F(TinyEngineTest, ASmallerContextIsKept) {
+  const auto engine = open({.threads = 1, .context_tokens = 64});
+  ASSERT_NE(engine, nullptr);
+  EXPECT_EQ(engine->info().context_tokens, 64);
+  const GenerationResult result = ask(*engine, question());
+  EXPECT_LE(result.statistics.prompt_tokens + result.statistics.generated_tokens, 64);
+  GenerationRequest request = question();
+  request.messages.back().content = std::string(100, 'a');
+  GenerationSink sink;
+  const auto refused = engine->generate(request, sink, {});
+  ASSERT_FALSE(refused.ok());
+  EXPECT_EQ(refused.error().code, ErrorCode::kInvalidArgument);
+  EXPECT_NE(refused.error().message.find("64"), std::string::npos) << refused.error().message;
+}
+
+TEST_F(TinyEngineTest, AContextBeyondTheModelsIsCut) {
+  const auto engine = open({.threads = 1, .context_tokens = 1000000});
+  ASSERT_NE(engine, nullptr);
+  EXPECT_EQ(engine->info().context_tokens, support::kTinyContext);
+}
+
+TEST_F(TinyEngineTest, AStopRequestEndsIt) {
+  const auto engine = open({.threads = 1});
+  ASSERT_NE(engine, nullptr);
+  std::stop_source stop;
+  stop.request_stop();
+  EXPECT_EQ(ask(*engine, question(), stop.get_token()).finish, FinishReason::kCancelled);
+  EXPECT_NE(ask(*engine, question()).finish, FinishReason::kCancelled);
+}
+
+TEST_F(TinyEngineTest, CallsFromSeveralThreadsWaitForEachOther) {
+  const auto engine = open({.threads = 2});
+  ASSERT_NE(engine, nullptr);
+  const std::string expected = ask(*engine, question()).text;
+  std::atomic<int> same = 0;
+  {
+    std::vector<std::jthread> threads;
+    for (int i = 0; i < 3; ++i) {
+      threads.emplace_back([&] { same += ask(*engine, question()).text == expected ? 1 : 0; });
+    }
+  }
+  EXPECT_EQ(same, 3);
+}
+
+TEST_F(TinyEngineTest, WrongConversations) {
+  const auto engine = open({.threads = 1});
+  ASSERT_NE(engine, nullptr);
+  GenerationSink sink;
+  EXPECT_EQ(engine->generate({}, sink, {}).error().code, ErrorCode::kInvalidArgument);
+  EXPECT_EQ(engine->count_prompt_tokens({{"robot", "x"}}, false).error().code, ErrorCode::kInvalidArgument);
+}
+
+TEST_F(TinyEngineTest, WrongOptionsAreNamed) {
+  const auto message = [](const EngineOptions& options) {
+    const auto engine = Engine::open(directory_->path(), options);
+    return engine.ok() ? std::string("accepted") : engine.error().message;
+  };
+  EXPECT_NE(message({.threads = -1}).find("threads"), std::string::npos);
+  EXPECT_NE(message({.prefill_chunk_tokens = 0}).find("prefill_chunk_tokens"), std::string::npos);
+  EXPECT_NE(message({.context_tokens = -5}).find("context_tokens"), std::string::npos);
+}
+
+TEST_F(TinyEngineTest, EveryFileIsNeeded) {
+  for (const char* missing : {"config.json", "tokenizer.json", "model.safetensors"}) {
+    const test::Scratch copy;
+    copy_model(copy.path(), missing);
+    const auto engine = Engine::open(copy.path(), {.threads = 1});
+    ASSERT_FALSE(engine.ok()) << missing;
+    EXPECT_EQ(engine.error().code, ErrorCode::kNotFound) << engine.error().message;
+  }
+  const test::Scratch copy;
+  copy_model(copy.path(), "generation_config.json");
+  EXPECT_TRUE(Engine::open(copy.path(), {.threads = 1}).ok());
+}
+
+TEST_F(TinyEngineTest, SpoiledFilesAreRefused) {
+  const auto code_with = [](const std::string& file, const std::string& content) {
+    const test::Scratch copy;
+    copy_model(copy.path(), file);
+    copy.write(file, content);
+    const auto engine = Engine::open(copy.path(), {.threads = 1});
+    return engine.ok() ? ErrorCode::kIo : engine.error().code;
+  };
+  EXPECT_EQ(code_with("config.json", "{"), ErrorCode::kCorrupt);
+  EXPECT_EQ(code_with("tokenizer.json", "{}"), ErrorCode::kCorrupt);
+  EXPECT_EQ(code_with("model.safetensors", "xxxxxxxxxxxxxxxxxxxxxxxx"), ErrorCode::kCorrupt);
+  EXPECT_EQ(code_with("generation_config.json", "{\"eos_token_id\":-1}"), ErrorCode::kCorrupt);
+  EXPECT_EQ(code_with("generation_config.json", "{\"eos_token_id\":[263,\"x\"]}"), ErrorCode::kCorrupt);
+  EXPECT_EQ(code_with("tokenizer_config.json", "{\"chat_template\":\"[INST]\"}"), ErrorCode::kUnsupported);
+}
+
+TEST_F(TinyEngineTest, ATokenizerOfAnotherModelIsRefused) {
+  support::ToyTokenizer toy;
+  std::string extra;
+  for (int id = support::kToySize; id <= support::kTinyRows; ++id) {
+    extra += ",{\"id\":" + std::to_string(id) + ",\"content\":\"<x" + std::to_string(id) + ">\"}";
+  }
+  toy.added_tokens.insert(toy.added_tokens.size() - 1, extra);
+  const test::Scratch copy;
+  copy_model(copy.path(), "tokenizer.json");
+  copy.write("tokenizer.json", toy.json());
+  const auto engine = Engine::open(copy.path(), {.threads = 1});
+  ASSERT_FALSE(engine.ok());
+  EXPECT_NE(engine.error().message.find("289"), std::string::npos) << engine.error().message;
+  EXPECT_NE(engine.error().message.find("288"), std::string::npos) << engine.error().message;
+}
+
+}  // namespace
+}  // namespace lectern::engine

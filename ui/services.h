@@ -1,0 +1,42 @@
+// SPDX-License-Identifier: GPL-3.0-or-later
+#pragma once
+
+#include <QString>
+#include <filesystem>
+#include <functional>
+#include <memory>
+#include <stop_token>
+
+#include "retrieval/answer.h"
+#include "retrieval/library.h"
+#include "retrieval/ports.h"
+#include "retrieval/result.h"
+
+namespace lectern::ui {
+
+// A model that is ready to answer.
+struct OpenedModel {
+  std::shared_ptr<retrieval::Generator> generator;
+  retrieval::PromptProfile profile;
+  QString note;  // what the user should know, such as "bundled nano model: extracts sentences only"; may be empty
+};
+
+// Everything the window needs from the host program, which fills it and outlives the window.
+struct Services {
+  std::shared_ptr<retrieval::Library> library;
+
+  // Used by one job thread at a time.
+  std::shared_ptr<retrieval::Extractor> extractor;
+
+  // Empty: words alone. Ingest, search and questions share it, so a second caller must wait inside embed().
+  std::shared_ptr<retrieval::Embedder> embedder;
+
+  // Called on a job thread: before the first question, after a failure, and when the user chooses another model.
+  // An empty directory is the bundled model.
+  std::function<retrieval::Result<OpenedModel>(const std::filesystem::path& directory, std::stop_token)> openModel;
+
+  std::filesystem::path samples;  // directory offered at the first start; empty: none
+  QString settingsFile;           // INI file; empty: nothing is remembered
+};
+
+}  // namespace lectern::ui
