@@ -268,8 +268,10 @@ Result<retrieval::ExtractedDocument> ExtractorProcess::extract(const std::filesy
     RETRIEVAL_TRY(const int opened, retrieval::open_document(file, m_limits.document));
     const Descriptor document = movedUp(Descriptor(opened));
     if (!document.valid()) return noProgram(m_program, errno);
-    RETRIEVAL_TRY(const Answer answer,
-                  runProgram(m_program, {"--name", file.filename().string()}, document, m_limits, std::move(stop)));
+    RETRIEVAL_TRY(const Answer answer, runProgram(m_program,
+                                                  {"--name", file.filename().string(), "--page-milliseconds",
+                                                   std::to_string(m_limits.pageTime.count())},
+                                                  document, m_limits, std::move(stop)));
     return interpret(name, answer);
   } catch (const std::exception& problem) {
     return Error{ErrorCode::kTooLarge, retrieval::shown_name(file) + " cannot be read (" + problem.what() +

@@ -14,6 +14,7 @@ namespace lectern::app {
 
 struct ExtractorProcessLimits {
   std::chrono::milliseconds deadline{120'000};  // per document
+  std::chrono::milliseconds pageTime{5000};     // of processor time; what was read before such a page is kept
   std::size_t answerBytes = 384U << 20;         // 64 MB of text with a rectangle for each word
   retrieval::ExtractLimits document;
 };

@@ -167,6 +167,7 @@ bool filterCalls(bool confinedByLandlock) {
                               SCMP_SYS(sysinfo),
                               SCMP_SYS(sched_yield),
                               SCMP_SYS(restart_syscall),
+                              SCMP_SYS(setitimer),
                               SCMP_SYS(exit),
                               SCMP_SYS(exit_group)});
   const auto self = static_cast<std::uint64_t>(getpid());

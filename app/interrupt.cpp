@@ -2,10 +2,9 @@
 #include "interrupt.h"
 
 #include <fcntl.h>
-#include <poll.h>
-#include <sys/signalfd.h>
 #include <unistd.h>
 
+#include <array>
 #include <cerrno>
 #include <csignal>
 #include <system_error>
@@ -13,53 +12,62 @@
 namespace lectern::app {
 namespace {
 
-sigset_t stopSignals() {
-  sigset_t set;
-  sigemptyset(&set);
-  sigaddset(&set, SIGINT);
-  sigaddset(&set, SIGTERM);
-  sigaddset(&set, SIGHUP);
-  return set;
-}
+constexpr std::array<int, 3> kStopSignals = {SIGINT, SIGTERM, SIGHUP};
+constexpr char kSignalled = 's';
+constexpr char kClosing = 'c';
 
-[[noreturn]] void dieOf(int signal) {
-  std::signal(signal, SIG_DFL);
-  sigset_t set;
-  sigemptyset(&set);
-  sigaddset(&set, signal);
-  pthread_sigmask(SIG_UNBLOCK, &set, nullptr);
-  raise(signal);
-  _exit(128 + signal);
+int g_pipe = -1;  // what a signal handler can reach
+volatile std::sig_atomic_t g_signalled = 0;
+
+// Runs on any thread: libraries start their own before main() and take signals there, so blocking would not do.
+void onSignal(int signal) {
+  const int error = errno;
+  if (g_signalled != 0) {
+    std::signal(signal, SIG_DFL);
+    raise(signal);
+  }
+  g_signalled = 1;
+  static_cast<void>(!write(g_pipe, &kSignalled, 1));
+  errno = error;
 }
 
 }  // namespace
 
 Interrupt::Interrupt() {
-  std::signal(SIGPIPE, SIG_IGN);  // a closed pipe is an error of write(), told by Terminal
-  const sigset_t set = stopSignals();
-  m_signals = signalfd(-1, &set, SFD_CLOEXEC);
-  if (m_signals < 0 || pipe2(m_wake, O_CLOEXEC) != 0) {
+  std::array<int, 2> ends{};
+  if (pipe2(ends.data(), O_CLOEXEC) != 0) {
     throw std::system_error(errno, std::generic_category(), "watching for Ctrl+C");
   }
-  pthread_sigmask(SIG_BLOCK, &set, nullptr);
+  m_signals = ends[0];
+  g_pipe = ends[1];
   m_watcher = std::thread([this] { watch(); });
+
+  std::signal(SIGPIPE, SIG_IGN);  // a closed pipe is an error of write(), told by Terminal
+  struct sigaction action = {};
+  action.sa_handler = onSignal;
+  action.sa_flags = SA_RESTART | SA_NODEFER;
+  for (const int signal : kStopSignals) {
+    struct sigaction before = {};
+    sigaction(signal, nullptr, &before);
+    if (before.sa_handler != SIG_IGN) sigaction(signal, &action, nullptr);  // nohup ignores SIGHUP
+  }
 }
 
 Interrupt::~Interrupt() {
-  close(m_wake[1]);
+  for (const int signal : kStopSignals) std::signal(signal, SIG_DFL);
+  static_cast<void>(!write(g_pipe, &kClosing, 1));
   m_watcher.join();
-  close(m_wake[0]);
+  close(g_pipe);
   close(m_signals);
 }
 
+// request_stop() runs callbacks and takes locks, which a signal handler must not.
 void Interrupt::watch() {
-  pollfd waits[2] = {{m_signals, POLLIN, 0}, {m_wake[0], POLLIN, 0}};
   for (;;) {
-    if (poll(waits, 2, -1) < 0 && errno != EINTR) return;
-    if (waits[1].revents != 0) return;
-    signalfd_siginfo info{};
-    if ((waits[0].revents & POLLIN) == 0 || read(m_signals, &info, sizeof info) != sizeof info) continue;
-    if (m_signalled.exchange(true)) dieOf(static_cast<int>(info.ssi_signo));
+    char event = 0;
+    const ssize_t size = read(m_signals, &event, 1);
+    if (size < 0 && errno == EINTR) continue;
+    if (size != 1 || event == kClosing) return;
     m_stop.request_stop();
   }
 }

@@ -25,6 +25,8 @@ constexpr QChar kMarkClose(0xE001);
 constexpr int kDeepestQuote = 6;
 constexpr int kDeepestIndent = 8;
 constexpr int kLongestShownAddress = 80;
+constexpr int kMostMarks = 400;    // links in one rendered piece: text with thousands is no answer
+constexpr int kLongestRange = 20;  // as the answer pipeline reads marks
 
 // Spans of the finished document that get another text or format.
 struct Edit {
@@ -36,7 +38,8 @@ struct Edit {
 
 QString protectMarks(QString text) {
   text.remove(kMarkOpen).remove(kMarkClose);
-  static const QRegularExpression group(QStringLiteral("\\[(\\d{1,4}(?:\\s*,\\s*\\d{1,4})*)\\]"));
+  static const QRegularExpression group(
+      QStringLiteral("\\[(\\d{1,4}(?:\\s*[-–]\\s*\\d{1,4})?(?:\\s*[,;]\\s*\\d{1,4}(?:\\s*[-–]\\s*\\d{1,4})?)*)\\]"));
   QString out;
   out.reserve(text.size());
   qsizetype last = 0;
@@ -103,16 +106,57 @@ bool isCode(const QTextBlock& block) {
          block.blockFormat().hasProperty(QTextFormat::BlockCodeLanguage);
 }
 
-// "[1, 2]" becomes "[1][2]", each with its own link; inside code it is the text it was.
-void insertMarks(QTextCursor& cursor, const QString& numbers, const QTextCharFormat& format, bool code,
-                 MarkCounts& counts) {
-  if (code) {
-    cursor.insertText(u'[' + numbers + u']', format);
-    return;
+// The marks of "1, 3-5"; none when a range is turned round or too long to be meant.
+std::vector<int> marksOf(const QString& numbers) {
+  static const QRegularExpression separator(QStringLiteral("\\s*[,;]\\s*"));
+  static const QRegularExpression dash(QStringLiteral("\\s*[-–]\\s*"));
+  std::vector<int> marks;
+  for (const QString& part : numbers.split(separator)) {
+    const QStringList ends = part.trimmed().split(dash);
+    const int first = ends.front().toInt();
+    const int last = ends.back().toInt();
+    if (last < first || last - first > kLongestRange) return {};
+    for (int mark = first; mark <= last; ++mark) marks.push_back(mark);
   }
-  for (const QString& number : numbers.split(u',')) {
-    CitationLink link{number.trimmed().toInt(), 0};
-    link.occurrence = counts[link.mark]++;
+  return marks;
+}
+
+// A group of marks as it stands in a block, brackets included.
+struct MarkGroup {
+  int begin = 0;
+  int end = 0;
+  QString numbers;
+  std::vector<CitationLink> links;  // none: it is shown as the text it was
+};
+
+std::vector<MarkGroup> findMarks(const QTextBlock& block, MarkCounts& counts, int& room) {
+  static const QRegularExpression protectedMark(QStringLiteral("\\x{E000}([^\\x{E001}]*)\\x{E001}"));
+  std::vector<MarkGroup> groups;
+  QTextCursor cursor(block);
+  for (auto it = protectedMark.globalMatch(block.text()); it.hasNext();) {
+    const QRegularExpressionMatch match = it.next();
+    MarkGroup group{block.position() + static_cast<int>(match.capturedStart()),
+                    block.position() + static_cast<int>(match.capturedEnd()),
+                    match.captured(1),
+                    {}};
+    cursor.setPosition(group.begin + 1);
+    const bool code = isCode(block) || cursor.charFormat().fontFixedPitch();
+    const std::vector<int> marks = code ? std::vector<int>() : marksOf(group.numbers);
+    room -= static_cast<int>(marks.size());
+    for (const int mark : room < 0 ? std::vector<int>() : marks) group.links.push_back({mark, counts[mark]++});
+    groups.push_back(std::move(group));
+  }
+  return groups;
+}
+
+// "[1, 2]" becomes "[1][2]", each with its own link.
+void insertMarks(QTextCursor& cursor, const MarkGroup& group) {
+  cursor.setPosition(group.begin + 1);
+  const QTextCharFormat format = cursor.charFormat();
+  cursor.setPosition(group.begin);
+  cursor.setPosition(group.end, QTextCursor::KeepAnchor);
+  if (group.links.empty()) cursor.insertText(u'[' + group.numbers + u']', format);
+  for (const CitationLink& link : group.links) {
     QTextCharFormat linked = format;
     linked.setAnchor(true);
     linked.setAnchorHref(link.href());
@@ -122,18 +166,11 @@ void insertMarks(QTextCursor& cursor, const QString& numbers, const QTextCharFor
 }
 
 void restoreMarks(QTextDocument& document, MarkCounts& counts) {
-  static const QRegularExpression protectedMark(QStringLiteral("\\x{E000}([^\\x{E001}]*)\\x{E001}"));
+  int room = kMostMarks;
+  QTextCursor cursor(&document);
   for (QTextBlock block = document.begin(); block.isValid(); block = block.next()) {
-    while (true) {
-      const QRegularExpressionMatch match = protectedMark.match(block.text());
-      if (!match.hasMatch()) break;
-      QTextCursor cursor(block);
-      cursor.setPosition(block.position() + static_cast<int>(match.capturedStart()) + 1);
-      const QTextCharFormat format = cursor.charFormat();
-      cursor.setPosition(block.position() + static_cast<int>(match.capturedStart()));
-      cursor.setPosition(block.position() + static_cast<int>(match.capturedEnd()), QTextCursor::KeepAnchor);
-      insertMarks(cursor, match.captured(1), format, isCode(block) || format.fontFixedPitch(), counts);
-    }
+    const std::vector<MarkGroup> groups = findMarks(block, counts, room);
+    for (auto group = groups.rbegin(); group != groups.rend(); ++group) insertMarks(cursor, *group);
   }
 }
 
@@ -202,20 +239,20 @@ std::unique_ptr<InertDocument> renderMarkdown(const QString& markdown, const QFo
   return document;
 }
 
-qsizetype markdownBoundary(const QString& text, qsizetype from) {
+qsizetype markdownBoundary(QStringView text, qsizetype from, qsizetype end) {
+  text = text.first(end);  // nothing looks further, however long the last line is
   qsizetype boundary = from;
   bool fenced = false;
   bool blankBefore = false;
-  for (qsizetype start = from; start < text.size();) {
+  for (qsizetype start = from; start < end;) {
     const qsizetype newline = text.indexOf(u'\n', start);
-    const qsizetype end = newline < 0 ? text.size() : newline;
-    const QStringView line = QStringView(text).mid(start, end - start);
-    if (!fenced && blankBefore && startsPlainParagraph(line)) boundary = start;
-    if (line.trimmed().startsWith(QLatin1String("```")) || line.trimmed().startsWith(QLatin1String("~~~"))) {
-      fenced = !fenced;
-    }
-    blankBefore = line.trimmed().isEmpty();
-    start = end + 1;
+    const qsizetype lineEnd = newline < 0 ? end : std::min(newline, end);
+    const QStringView line = text.sliced(start, lineEnd - start).trimmed();
+    const bool indented = start < lineEnd && text[start].isSpace();
+    if (!fenced && blankBefore && !indented && startsPlainParagraph(line)) boundary = start;
+    if (line.startsWith(QLatin1String("```")) || line.startsWith(QLatin1String("~~~"))) fenced = !fenced;
+    blankBefore = line.isEmpty();
+    start = lineEnd + 1;
   }
   return boundary;
 }

@@ -37,7 +37,7 @@ using MarkCounts = QHash<int, int>;
 // their address, "[n]" as citation links. `counts` carries on from piece to piece.
 std::unique_ptr<InertDocument> renderMarkdown(const QString& markdown, const QFont& font, MarkCounts& counts);
 
-// Where the text from `from` on can be cut so that both parts render as the whole does; `from` when nowhere.
-qsizetype markdownBoundary(const QString& text, qsizetype from);
+// Where the text between `from` and `end` can be cut so that both parts render as the whole does; `from` when nowhere.
+qsizetype markdownBoundary(QStringView text, qsizetype from, qsizetype end);
 
 }  // namespace lectern::ui

@@ -3,6 +3,7 @@
 
 #include <QAbstractTextDocumentLayout>
 #include <QContextMenuEvent>
+#include <QElapsedTimer>
 #include <QMenu>
 #include <QMimeData>
 #include <QScrollBar>
@@ -20,8 +21,11 @@ namespace lectern::ui {
 namespace {
 
 constexpr int kFrameMs = 34;              // under thirty updates a second
-constexpr qsizetype kStepLength = 4096;   // rendered in one update: a few milliseconds
-constexpr qsizetype kLongestTail = 8192;  // rendered again and again while it grows
+constexpr int kCatchUpMs = 4;             // between updates once everything has arrived
+constexpr qsizetype kShortestStep = 256;  // characters rendered in one update; adapts to what they cost
+constexpr qsizetype kLongestStep = 8192;
+constexpr double kCheapMs = 3;
+constexpr double kDearMs = 7;  // half of what a frame allows
 constexpr qsizetype kLongestMarkdown = 256 * 1024;
 constexpr qsizetype kLongestPlainLine = 1000;
 
@@ -47,18 +51,17 @@ AnswerView::AnswerView(QWidget* parent) : QTextBrowser(parent) {
   });
   connect(document()->documentLayout(), &QAbstractTextDocumentLayout::documentSizeChanged, this,
           &AnswerView::fitHeight);
-  m_timer.setInterval(kFrameMs);
   connect(&m_timer, &QTimer::timeout, this, &AnswerView::renderSome);
 }
 
 void AnswerView::append(const QString& piece) {
   m_source += piece;
-  if (!m_timer.isActive()) m_timer.start();
+  if (!m_timer.isActive()) m_timer.start(kFrameMs);
 }
 
 void AnswerView::finish() {
   m_finished = true;
-  if (!m_timer.isActive()) m_timer.start();
+  m_timer.start(kCatchUpMs);
 }
 
 void AnswerView::clearText() {
@@ -73,12 +76,12 @@ void AnswerView::restart() {
   m_settledPosition = 0;
   m_settledCounts.clear();
   m_plain = false;
-  if (!m_source.isEmpty()) m_timer.start();
+  if (!m_source.isEmpty()) m_timer.start(m_finished ? kCatchUpMs : kFrameMs);
 }
 
 void AnswerView::setCitationStates(std::function<CitationState(const CitationLink&)> stateOf) {
   m_stateOf = std::move(stateOf);
-  styleCitations();
+  styleCitations(0);
 }
 
 void AnswerView::renderSome() {
@@ -87,7 +90,9 @@ void AnswerView::renderSome() {
     m_timer.stop();
     if (!m_finished || m_settled == m_source.size()) return;
   }
-  const qsizetype end = std::min(m_source.size(), m_rendered + kStepLength);
+  QElapsedTimer clock;
+  clock.start();
+  const qsizetype end = std::min(m_source.size(), m_rendered + m_step);
   if (!m_plain && end > kLongestMarkdown) {
     m_plain = true;
     m_settled = m_rendered;
@@ -99,19 +104,26 @@ void AnswerView::renderSome() {
     renderTail(end);
   }
   m_rendered = end;
+  adaptStep(static_cast<double>(clock.nsecsElapsed()) * 1e-6);
   emit rendered();
+}
+
+void AnswerView::adaptStep(double milliseconds) {
+  if (milliseconds > kDearMs) m_step = std::max(kShortestStep, m_step / 2);
+  if (milliseconds < kCheapMs) m_step = std::min(kLongestStep, m_step * 2);
 }
 
 // Paragraphs that can no longer change are rendered for good; the rest is taken back and rendered again.
 void AnswerView::renderTail(qsizetype end) {
   QTextCursor cursor(document());
   cursor.beginEditBlock();
-  cursor.setPosition(m_settledPosition);
+  const int from = m_settledPosition;
+  cursor.setPosition(from);
   cursor.movePosition(QTextCursor::End, QTextCursor::KeepAnchor);
   cursor.removeSelectedText();
 
-  qsizetype boundary = m_finished && end == m_source.size() ? end : markdownBoundary(m_source.left(end), m_settled);
-  if (end - boundary > kLongestTail) boundary = end;
+  qsizetype boundary = m_finished && end == m_source.size() ? end : markdownBoundary(m_source, m_settled, end);
+  if (end - boundary > 2 * m_step) boundary = end;
   if (boundary > m_settled) {
     insertRendered(cursor, m_source.mid(m_settled, boundary - m_settled), m_settledCounts);
     m_settled = boundary;
@@ -122,7 +134,7 @@ void AnswerView::renderTail(qsizetype end) {
     insertRendered(cursor, m_source.mid(m_settled, end - m_settled), counts);
   }
   cursor.endEditBlock();
-  styleCitations();
+  styleCitations(from);
 }
 
 void AnswerView::insertRendered(QTextCursor& cursor, const QString& markdown, MarkCounts& counts) {
@@ -148,7 +160,7 @@ void AnswerView::insertPlain(QStringView text) {
   cursor.insertText(shown, QTextCharFormat());
 }
 
-void AnswerView::styleCitations() {
+void AnswerView::styleCitations(int from) {
   if (!m_stateOf) return;
   const Colors& colors = theme::colors();
   struct Span {
@@ -156,7 +168,7 @@ void AnswerView::styleCitations() {
     QTextCharFormat format;
   };
   std::vector<Span> spans;
-  for (QTextBlock block = document()->begin(); block.isValid(); block = block.next()) {
+  for (QTextBlock block = document()->findBlock(from); block.isValid(); block = block.next()) {
     for (auto it = block.begin(); !it.atEnd(); ++it) {
       const auto link = CitationLink::parse(it.fragment().charFormat().anchorHref());
       if (!link) continue;

@@ -48,7 +48,8 @@ class AnswerView : public QTextBrowser {
   void renderTail(qsizetype end);
   void insertRendered(QTextCursor& cursor, const QString& markdown, MarkCounts& counts);
   void insertPlain(QStringView text);
-  void styleCitations();
+  void adaptStep(double milliseconds);
+  void styleCitations(int from);
   void fitHeight();
   void restart();
 
@@ -57,6 +58,7 @@ class AnswerView : public QTextBrowser {
   qsizetype m_settled = 0;    // of these, characters that are never rendered again
   int m_settledPosition = 0;  // where their text ends in the document
   MarkCounts m_settledCounts;
+  qsizetype m_step = 2048;    // characters of one update
   qsizetype m_plainLine = 0;  // length of the last line of plain text
   bool m_plain = false;
   bool m_finished = false;

@@ -46,9 +46,11 @@ AskController::AskController(const Services& services, QObject* parent)
 
 retrieval::Result<const OpenedModel*> AskController::opened(Model& model, AskController* receiver,
                                                             const JobContext& job) {
-  if (model.opened) return &*model.opened;
-  job.post([receiver] { emit receiver->modelOpening(); });
-  RETRIEVAL_TRY(model.opened, model.open(model.directory, job.stop()));
+  if (!model.opened) {
+    job.post([receiver] { emit receiver->modelOpening(); });
+    RETRIEVAL_TRY(model.opened, model.open(model.directory, job.stop()));
+  }
+  // Said every time: whoever had it opened may have been abandoned since.
   const ModelLine line{labelText(model.opened->generator->model_name(), 80), model.opened->note,
                        model.opened->generator->context_tokens()};
   job.post([receiver, line] { emit receiver->modelOpened(line); });

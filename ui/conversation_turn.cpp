@@ -185,6 +185,7 @@ void ConversationTurn::showSources() {
 void ConversationTurn::showFigures(const retrieval::Answer& answer) {
   const QLocale locale;
   const retrieval::GeneratedText& run = answer.generation;
+  if (run.prompt_tokens == 0) return;  // stopped before the model was given anything
   QStringList parts;
   parts += tr("read %1 tokens in %2").arg(locale.toString(run.prompt_tokens), durationText(run.prefill_seconds));
   const QString rate = rateText(run.generated_tokens, run.decode_seconds);

@@ -51,7 +51,8 @@ QString HitModel::snippet(const retrieval::SearchHit& hit) const {
   }
   if (first == text.size() || first <= kLead) return text.left(kSnippetLength);
   const qsizetype space = text.lastIndexOf(u' ', first - kLead);
-  return QStringLiteral("… ") + text.mid(space + 1, kSnippetLength);
+  const qsizetype begin = std::max(space + 1, first - 2 * kLead);
+  return QStringLiteral("… ") + text.mid(begin, kSnippetLength);
 }
 
 QVariant HitModel::data(const QModelIndex& index, int role) const {

@@ -5,6 +5,7 @@
 #include <optional>
 
 #include "display_text.h"
+#include "library_model.h"
 
 namespace lectern::ui {
 
@@ -44,7 +45,7 @@ struct Listing {
 retrieval::Result<Listing> readListing(const retrieval::Library& library) {
   RETRIEVAL_TRY(auto documents, library.documents());
   RETRIEVAL_TRY(auto status, library.status());
-  return Listing{std::move(documents), std::move(status)};
+  return Listing{sortedByTitle(std::move(documents)), std::move(status)};
 }
 
 }  // namespace
@@ -60,9 +61,7 @@ LibraryController::LibraryController(const Services& services, QObject* parent)
   m_refreshTimer.setInterval(kRefreshIntervalMs);
   connect(&m_refreshTimer, &QTimer::timeout, this, &LibraryController::refresh);
   connect(this, &LibraryController::itemFinished, this, [this](const retrieval::IngestItem& item) {
-    if (item.outcome == retrieval::IngestOutcome::kAdded || item.outcome == retrieval::IngestOutcome::kUpdated) {
-      refreshSoon();
-    }
+    if (item.document != 0 && item.outcome != retrieval::IngestOutcome::kUnchanged) refreshSoon();
   });
 }
 

@@ -29,6 +29,7 @@ class LibraryController : public QObject {
   bool ingesting() const { return m_ingest.pending(); }
 
  signals:
+  // Sorted for people.
   void documentsChanged(const std::vector<lectern::retrieval::DocumentInfo>& documents,
                         const lectern::retrieval::LibraryStatus& status);
   void ingestStarted();

@@ -57,8 +57,9 @@ QString iconOf(retrieval::DocumentKind kind) {
   return QStringLiteral("text");
 }
 
-void LibraryModel::setDocuments(std::vector<retrieval::DocumentInfo> documents) {
-  QCollator byTitle;
+std::vector<retrieval::DocumentInfo> sortedByTitle(std::vector<retrieval::DocumentInfo> documents) {
+  // The C locale, the one of a system without settings, would put all capitals first.
+  QCollator byTitle(QLocale().language() == QLocale::C ? QLocale(QLocale::English) : QLocale());
   byTitle.setNumericMode(true);
   byTitle.setCaseSensitivity(Qt::CaseInsensitive);
   std::vector<std::pair<QCollatorSortKey, std::size_t>> order;
@@ -66,12 +67,19 @@ void LibraryModel::setDocuments(std::vector<retrieval::DocumentInfo> documents) 
   for (std::size_t i = 0; i < documents.size(); ++i) {
     order.emplace_back(byTitle.sortKey(labelText(documents[i].title, 200)), i);
   }
-  std::sort(order.begin(), order.end(), [](const auto& a, const auto& b) { return a.first < b.first; });
+  const auto failed = [&](std::size_t i) { return documents[i].state == retrieval::DocumentState::kFailed; };
+  std::sort(order.begin(), order.end(), [&](const auto& a, const auto& b) {
+    return failed(a.second) != failed(b.second) ? failed(a.second) : a.first < b.first;
+  });
+  std::vector<retrieval::DocumentInfo> sorted;
+  sorted.reserve(documents.size());
+  for (const auto& [key, i] : order) sorted.push_back(std::move(documents[i]));
+  return sorted;
+}
 
+void LibraryModel::setDocuments(std::vector<retrieval::DocumentInfo> documents) {
   beginResetModel();
-  m_documents.clear();
-  m_documents.reserve(documents.size());
-  for (const auto& [key, i] : order) m_documents.push_back(std::move(documents[i]));
+  m_documents = std::move(documents);
   endResetModel();
 }
 
@@ -94,7 +102,8 @@ void LibraryModel::clearReading() {
 }
 
 void LibraryModel::addItem(const retrieval::IngestItem& item) {
-  if (item.outcome != retrieval::IngestOutcome::kFailed || m_problems.size() >= kMostProblems) return;
+  const bool stored = item.document != 0;  // it is in the list with its reason
+  if (item.outcome != retrieval::IngestOutcome::kFailed || stored || m_problems.size() >= kMostProblems) return;
   const int row = firstDocumentRow();
   beginInsertRows({}, row, row);
   m_problems.push_back(item);

@@ -10,7 +10,7 @@
 
 namespace lectern::ui {
 
-// The file being read, then files that could not be read, then the documents by title.
+// The file being read, then what could not even be reached, then the documents.
 class LibraryModel : public QAbstractListModel {
   Q_OBJECT
 
@@ -43,5 +43,9 @@ class LibraryModel : public QAbstractListModel {
 };
 
 QString iconOf(retrieval::DocumentKind kind);
+
+// What needs attention first, then as people sort: "report 9" before "Report 10". Slow for large libraries, so it
+// belongs on a job thread.
+std::vector<retrieval::DocumentInfo> sortedByTitle(std::vector<retrieval::DocumentInfo> documents);
 
 }  // namespace lectern::ui

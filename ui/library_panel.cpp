@@ -37,6 +37,7 @@ QListView* makeList(QAbstractItemModel* model, const QString& name, QWidget* par
   list->setItemDelegate(new ListDelegate(list));
   list->setAccessibleName(name);
   list->setResizeMode(QListView::Adjust);
+  list->setLayoutMode(QListView::Batched);  // a library of ten thousand files is laid out between events
   list->setVerticalScrollMode(QAbstractItemView::ScrollPerPixel);
   list->setHorizontalScrollBarPolicy(Qt::ScrollBarAlwaysOff);
   list->setEditTriggers(QAbstractItemView::NoEditTriggers);
@@ -308,6 +309,8 @@ void LibraryPanel::showReport(const retrieval::IngestReport& report) {
   if (report.failed > 0) {
     m_notice->offer(tr("%n file(s) could not be read.", nullptr, static_cast<int>(report.failed)), tr("Show list"),
                     [this] { openReport(); });
+  } else if (!report.embedding_error.empty()) {
+    m_notice->tell(tr("Search works on words alone for now: %1").arg(displayText(report.embedding_error)));
   } else if (report.cancelled) {
     m_notice->tell(tr("Stopped; what was read is kept."));
   }

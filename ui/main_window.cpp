@@ -185,7 +185,7 @@ void MainWindow::connectStatus() {
     m_contextTokens = model.contextTokens;
     m_modelLine->setText(model.note.isEmpty() ? model.name : tr("%1 – %2").arg(model.name, model.note));
     m_modelLine->setToolTip(m_modelLine->text());
-    m_meter->setUse(0, m_contextTokens);
+    if (!m_asking->busy()) m_meter->setUse(0, m_contextTokens);
   });
   connect(m_asking, &AskController::modelFailed, this, [this](const QString& message) {
     m_modelLine->setText(tr("No model: %1").arg(labelText(message)));

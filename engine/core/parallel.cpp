@@ -3,13 +3,13 @@
 
 #include <algorithm>
 #include <system_error>
+#include <utility>
 
 namespace lectern::engine {
 namespace {
 
 constexpr int kSpins = 4000;        // some tens of microseconds: longer than the gap between two loops of one layer
 constexpr int kSpinsPerYield = 64;  // lets whoever holds the last index run when there are more threads than cores
-constexpr std::int64_t kLargestCount = 0x7FFFFFFF;
 
 void pause() {
 #if defined(__x86_64__)
@@ -42,7 +42,7 @@ ThreadTeam::~ThreadTeam() {
 }
 
 void ThreadTeam::run(const Job& job, std::int64_t count) {
-  const auto indices = static_cast<std::uint32_t>(std::min(count, kLargestCount));
+  const auto indices = static_cast<std::uint32_t>(count);
   job_ = job;
   unfinished_.store(indices, std::memory_order_relaxed);
   const std::uint64_t number = loop_number(open_.load(std::memory_order_relaxed)) + 1U;
@@ -60,7 +60,8 @@ void ThreadTeam::run(const Job& job, std::int64_t count) {
       pause();
     }
   }
-  for (std::int64_t i = kLargestCount; i < count; ++i) job.call(job.task, i);
+  // No lock: the workers' writes happened before the end of their last index.
+  if (exception_) std::rethrow_exception(std::exchange(exception_, nullptr));
 }
 
 // Takes an open index and runs it; false when there is none.
@@ -69,9 +70,18 @@ bool ThreadTeam::run_one_index() {
   do {
     if (open_count(open) == 0) return false;
   } while (!open_.compare_exchange_weak(open, open - 1, std::memory_order_acq_rel, std::memory_order_acquire));
-  job_.call(job_.task, open_count(open) - 1);
+  call(open_count(open) - 1);
   unfinished_.fetch_sub(1, std::memory_order_release);
   return true;
+}
+
+void ThreadTeam::call(std::uint32_t index) {
+  try {
+    job_.call(job_.task, index);
+  } catch (...) {
+    const std::lock_guard lock(mutex_);
+    if (!exception_) exception_ = std::current_exception();
+  }
 }
 
 void ThreadTeam::work() {

@@ -3,8 +3,8 @@
 // calculation for softmax"; Dao et al. 2022, "FlashAttention").
 #include <algorithm>
 #include <cmath>
-#include <cstring>
 #include <limits>
+#include <optional>
 #include <vector>
 
 #include "cpu/cpu_backend.h"
@@ -13,8 +13,8 @@ namespace lectern::engine::cpu {
 namespace {
 
 constexpr std::int64_t kKeyBlock = 64;
-constexpr std::int64_t kTileRows = 32;      // query rows (tokens x heads) that share one pass over the keys
-constexpr std::int64_t kSplitKeys = 1024;   // keys of one task when there are few queries and many keys
+constexpr std::int64_t kTileRows = 32;     // query rows (tokens x heads) that share one pass over the keys
+constexpr std::int64_t kSplitKeys = 1024;  // keys of one task when there are few queries and many keys
 
 // Rows of keys and values of one head, `stride` floats apart.
 struct HeadRows {
@@ -76,8 +76,8 @@ class QueryTile {
     const std::int64_t rows = rows_ - skip;
     const std::int64_t count = last - first;
     float scores[kTileRows * kKeyBlock];
-    kernels_.multiply({queries_.data() + skip * width_, width_, rows, width_, head.keys + first * head.stride, DType::kF32,
-                       head.stride, scores, kKeyBlock, 0, count, false});
+    kernels_.multiply({queries_.data() + skip * width_, width_, rows, width_, head.keys + first * head.stride,
+                       DType::kF32, head.stride, scores, kKeyBlock, 0, count, false});
     for (std::int64_t r = 0; r < rows; ++r) {
       const std::int64_t seen = std::min(count, limit(skip + r) - first);
       weigh(skip + r, scores + r * kKeyBlock, seen);
@@ -118,7 +118,7 @@ class QueryTile {
 
 void CpuBackend::rotate(const RotaryTable& table, std::int64_t first, std::int64_t head_dim, const Tensor& x) {
   const auto pairs = static_cast<std::int64_t>(table.inverse_frequency.size());
-  slices(x.rows, 1, [&](std::int64_t begin, std::int64_t end) {
+  slices(x.rows, 1, x.cols, [&](std::int64_t begin, std::int64_t end) {
     std::vector<float> cosines(static_cast<std::size_t>(pairs));
     std::vector<float> sines(static_cast<std::size_t>(pairs));
     for (std::int64_t t = begin; t < end; ++t) {
@@ -140,67 +140,83 @@ void CpuBackend::rotate(const RotaryTable& table, std::int64_t first, std::int64
   });
 }
 
-// A task takes the tokens of one block, for all query heads that read one KV head, so that these share the pass over
-// keys and values. With too few such tasks for the team the keys are cut as well.
+namespace {
+
+// Cuts causal attention into tiles: the tokens of one block and the query heads that read one KV head, so that these
+// share the pass over keys and values.
+class TilePlan {
+ public:
+  struct Tile {
+    std::int64_t kv_head, head, heads, token, tokens;
+    std::int64_t rows() const { return heads * tokens; }
+    std::int64_t token_of(std::int64_t row) const { return token + row / heads; }
+    std::int64_t head_of(std::int64_t row) const { return head + row % heads; }
+  };
+
+  TilePlan(const AttentionShape& shape, std::int64_t tokens)
+      : kv_heads_(shape.kv_heads),
+        group_(shape.query_heads / shape.kv_heads),
+        heads_(std::min(group_, kTileRows)),
+        head_tiles_((group_ + heads_ - 1) / heads_),
+        all_tokens_(tokens),
+        tokens_(std::max<std::int64_t>(1, kTileRows / heads_)) {}
+
+  std::int64_t count() const { return kv_heads_ * head_tiles_ * ((all_tokens_ + tokens_ - 1) / tokens_); }
+
+  Tile operator[](std::int64_t index) const {
+    const std::int64_t kv_head = index % kv_heads_;
+    const std::int64_t head = index / kv_heads_ % head_tiles_ * heads_;
+    const std::int64_t token = index / (kv_heads_ * head_tiles_) * tokens_;
+    return {kv_head, kv_head * group_ + head, std::min(heads_, group_ - head), token,
+            std::min(tokens_, all_tokens_ - token)};
+  }
+
+ private:
+  std::int64_t kv_heads_;
+  std::int64_t group_;       // query heads of a KV head
+  std::int64_t heads_;       // of them in one tile
+  std::int64_t head_tiles_;  // that this takes
+  std::int64_t all_tokens_;
+  std::int64_t tokens_;  // of one tile
+};
+
+}  // namespace
+
+// With too few tiles for the team the keys are cut as well, and the parts' results are merged.
 void CpuBackend::attend(const Tensor& q, const KvCache& cache, const AttentionShape& shape, const Tensor& y) {
   const std::int64_t width = shape.head_dim;
-  const std::int64_t group = shape.query_heads / shape.kv_heads;
-  const std::int64_t heads = std::min(group, kTileRows);  // of one tile
-  const std::int64_t head_tiles = (group + heads - 1) / heads;
-  const std::int64_t tokens = std::min(q.rows, std::max<std::int64_t>(1, kTileRows / heads));
-  const std::int64_t tiles = shape.kv_heads * head_tiles * ((q.rows + tokens - 1) / tokens);
   const std::int64_t before = cache.length - q.rows;
-  const std::int64_t splits = tiles < 4 * team_.size() ? (cache.length + kSplitKeys - 1) / kSplitKeys : 1;
   const float scale = 1.0F / std::sqrt(static_cast<float>(width));
+  const TilePlan plan(shape, q.rows);
+  const bool few = plan.count() < 4 * team_.size();
+  const std::int64_t splits = few ? (cache.length + kSplitKeys - 1) / kSplitKeys : 1;
+  const std::int64_t keys = splits > 1 ? kSplitKeys : cache.length;
 
-  struct Place {
-    std::int64_t token, tokens, head, heads, kv_head;
-  };
-  const auto place_of = [&](std::int64_t tile) {
-    const std::int64_t kv_head = tile % shape.kv_heads;
-    const std::int64_t head = tile / shape.kv_heads % head_tiles * heads;
-    const std::int64_t token = tile / (shape.kv_heads * head_tiles) * tokens;
-    return Place{token, std::min(tokens, q.rows - token), kv_head * group + head, std::min(heads, group - head), kv_head};
-  };
-  const auto give = [&](const QueryTile& queries, const Place& place) {
-    for (std::int64_t r = 0; r < place.tokens * place.heads; ++r) {
-      queries.give(r, y.row(place.token + r / place.heads) + (place.head + r % place.heads) * width);
+  std::vector<std::optional<QueryTile>> parts(static_cast<std::size_t>(plan.count() * splits));
+  const auto give = [&](std::int64_t index) {
+    const TilePlan::Tile tile = plan[index];
+    std::optional<QueryTile>& whole = parts[static_cast<std::size_t>(index * splits)];
+    for (std::int64_t s = 1; s < splits; ++s) whole->merge(*parts[static_cast<std::size_t>(index * splits + s)]);
+    for (std::int64_t r = 0; r < tile.rows(); ++r) {
+      whole->give(r, y.row(tile.token_of(r)) + tile.head_of(r) * width);
     }
+    whole.reset();
   };
-
-  std::vector<QueryTile> parts;
-  if (splits > 1) {
-    for (std::int64_t task = 0; task < tiles * splits; ++task) {
-      const Place place = place_of(task / splits);
-      parts.emplace_back(kernels_, place.tokens * place.heads, width);
-    }
-  }
-  const auto run = [&](QueryTile& queries, const Place& place, std::int64_t first, std::int64_t last) {
-    const std::int64_t offset = place.kv_head * width;
+  const std::int64_t cost = 2 * std::min(keys, cache.length) * width * std::min(kTileRows, q.rows * shape.query_heads);
+  each(plan.count() * splits, cost, [&](std::int64_t task) {
+    const TilePlan::Tile tile = plan[task / splits];
+    const std::int64_t offset = tile.kv_head * width;
     const HeadRows source = {cache.keys->data() + offset, cache.values->data() + offset, shape.kv_heads * width, width};
-    for (std::int64_t r = 0; r < place.tokens * place.heads; ++r) {
-      queries.set_query(r, q.row(place.token + r / place.heads) + (place.head + r % place.heads) * width, scale);
+    QueryTile& queries = parts[static_cast<std::size_t>(task)].emplace(kernels_, tile.rows(), width);
+    for (std::int64_t r = 0; r < tile.rows(); ++r) {
+      queries.set_query(r, q.row(tile.token_of(r)) + tile.head_of(r) * width, scale);
     }
-    queries.attend(source, first, last,
-                   [&](std::int64_t row) { return before + place.token + row / place.heads + 1; });
-  };
-  team_.parallel_for(tiles * splits, [&](std::int64_t task) {
-    const Place place = place_of(task / splits);
-    const std::int64_t seen = before + place.token + place.tokens;
-    if (splits == 1) {
-      QueryTile queries(kernels_, place.tokens * place.heads, width);
-      run(queries, place, 0, seen);
-      give(queries, place);
-    } else {
-      const std::int64_t first = task % splits * kSplitKeys;
-      run(parts[static_cast<std::size_t>(task)], place, first, std::min(seen, first + kSplitKeys));
-    }
+    const std::int64_t first = task % splits * keys;
+    const std::int64_t last = std::min(before + tile.token + tile.tokens, first + keys);
+    queries.attend(source, first, last, [&](std::int64_t row) { return before + tile.token_of(row) + 1; });
+    if (splits == 1) give(task);
   });
-  for (std::int64_t tile = 0; splits > 1 && tile < tiles; ++tile) {
-    QueryTile& whole = parts[static_cast<std::size_t>(tile * splits)];
-    for (std::int64_t s = 1; s < splits; ++s) whole.merge(parts[static_cast<std::size_t>(tile * splits + s)]);
-    give(whole, place_of(tile));
-  }
+  for (std::int64_t index = 0; splits > 1 && index < plan.count(); ++index) give(index);
 }
 
 void CpuBackend::attend_bidirectional(const Tensor& q, const Tensor& k, const Tensor& v, std::int64_t heads,
@@ -208,7 +224,8 @@ void CpuBackend::attend_bidirectional(const Tensor& q, const Tensor& k, const Te
   const std::int64_t width = q.cols / heads;
   const float scale = 1.0F / std::sqrt(static_cast<float>(width));
   const auto sequences = static_cast<std::int64_t>(starts.size()) - 1;
-  team_.parallel_for(sequences * heads, [&](std::int64_t task) {
+  const std::int64_t average = q.rows / sequences;
+  each(sequences * heads, 2 * average * average * width, [&](std::int64_t task) {
     const auto sequence = static_cast<std::size_t>(task / heads);
     const std::int64_t offset = task % heads * width;
     const std::int64_t begin = starts[sequence];

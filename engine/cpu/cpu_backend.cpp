@@ -1,22 +1,31 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "cpu/cpu_backend.h"
 
+#include <algorithm>
+#include <cstdlib>
 #include <cstring>
-#include <limits>
-#include <new>
+#include <string>
+#include <utility>
 
 namespace lectern::engine::cpu {
 namespace {
 
+// calloc leaves untouched pages to the system, so that room for later costs nothing now.
 class HostBuffer final : public Buffer {
  public:
-  explicit HostBuffer(std::size_t floats) : values_(floats) {}
-  float* data() override { return values_.data(); }
-  const float* data() const override { return values_.data(); }
-  std::int64_t size() const override { return static_cast<std::int64_t>(values_.size()); }
+  explicit HostBuffer(std::size_t floats)
+      : values_(static_cast<float*>(std::calloc(std::max<std::size_t>(1, floats), sizeof(float)))), size_(floats) {}
+  bool allocated() const { return values_ != nullptr; }
+  float* data() override { return values_.get(); }
+  const float* data() const override { return values_.get(); }
+  std::int64_t size() const override { return static_cast<std::int64_t>(size_); }
 
  private:
-  std::vector<float> values_;
+  struct Free {
+    void operator()(float* memory) const { std::free(memory); }
+  };
+  std::unique_ptr<float, Free> values_;
+  std::size_t size_;
 };
 
 }  // namespace
@@ -27,12 +36,12 @@ Result<WeightHandle> CpuBackend::take_weight(const HostMatrix& matrix) {
 }
 
 Result<std::unique_ptr<Buffer>> CpuBackend::make_buffer(std::int64_t floats) {
-  try {
-    return std::unique_ptr<Buffer>(std::make_unique<HostBuffer>(static_cast<std::size_t>(floats)));
-  } catch (const std::exception&) {  // bad_alloc or length_error
+  auto buffer = std::make_unique<HostBuffer>(static_cast<std::size_t>(floats));
+  if (!buffer->allocated()) {
     return Error{ErrorCode::kOutOfMemory, "The system refused " + std::to_string(floats / 262144 + 1) +
                                               " MiB of memory; close other programs or use a shorter context."};
   }
+  return std::unique_ptr<Buffer>(std::move(buffer));
 }
 
 void CpuBackend::copy(const float* from, float* to, std::int64_t floats) {

@@ -58,10 +58,25 @@ class CpuBackend final : public Backend {
   void mean_pool(const Tensor& x, std::span<const std::int64_t> starts, const Tensor& y) override;
 
  private:
-  // Calls body(first, last) for slices of [0, count), multiples of `grain` except at the end, a few per thread.
+  // Work in multiplications, roughly, below which another thread's help costs more than it gives.
+  static constexpr std::int64_t kWorthSharing = 100'000;
+
+  // task(index) for all of [0, count), each as much work as `cost` says.
+  template <class Task>
+  void each(std::int64_t count, std::int64_t cost, const Task& task) {
+    if (count * cost >= 2 * kWorthSharing) {
+      team_.parallel_for(count, task);
+    } else {
+      for (std::int64_t i = 0; i < count; ++i) task(i);
+    }
+  }
+
+  // body(first, last) for slices of [0, count), multiples of `grain` except at the end, a few per thread; `cost` is the
+  // work of one item.
   template <class Body>
-  void slices(std::int64_t count, std::int64_t grain, const Body& body) {
-    const std::int64_t parts = team_.size() == 1 ? 1 : std::min<std::int64_t>(4 * team_.size(), count / grain);
+  void slices(std::int64_t count, std::int64_t grain, std::int64_t cost, const Body& body) {
+    const std::int64_t most = std::min<std::int64_t>(4 * team_.size(), count * cost / kWorthSharing);
+    const std::int64_t parts = team_.size() == 1 ? 1 : std::min(most, count / grain);
     if (parts <= 1) {
       body(std::int64_t{0}, count);
       return;
@@ -71,8 +86,20 @@ class CpuBackend final : public Backend {
                        [&](std::int64_t i) { body(i * step, std::min(count, (i + 1) * step)); });
   }
 
+  // Rows sorted by expert, and what is computed from them; kept between calls because new pages are slow.
+  struct ExpertRows {
+    std::vector<float> input;  // [rows, d]; in the end the experts' outputs
+    std::vector<float> gates;  // [rows, width of the widest expert]
+    std::vector<float> inner;  // the same
+  };
+  struct Routing;
+  Routing route(const Tensor& x, const ExpertWeights& w);
+  void expand(const Routing& routing, std::int64_t depth);
+  void contract(const Routing& routing, std::int64_t depth);
+
   ThreadTeam team_;
   const Kernels& kernels_;
+  ExpertRows expert_rows_;
 };
 
 }  // namespace lectern::engine::cpu

@@ -20,55 +20,56 @@ void CpuBackend::embed(const Weight& table, std::span<const TokenId> tokens, con
       continue;
     }
     const auto* bits = static_cast<const std::uint16_t*>(host.data) + from;
-    for (std::int64_t i = 0; i < host.cols; ++i) to[i] = std::bit_cast<float>(static_cast<std::uint32_t>(bits[i]) << 16);
+    for (std::int64_t i = 0; i < host.cols; ++i)
+      to[i] = std::bit_cast<float>(static_cast<std::uint32_t>(bits[i]) << 16);
   }
 }
 
 void CpuBackend::linear(const Tensor& x, const Weight& w, bool accumulate, const Tensor& y) {
   const HostMatrix& host = host_of(w);
-  slices(host.rows, 4, [&](std::int64_t first, std::int64_t last) {
+  slices(host.rows, 16, x.rows * x.cols, [&](std::int64_t first, std::int64_t last) {
     // Blocks of rows keep their part of x in the cache while the slice of w passes by.
-    constexpr std::int64_t kRows = 64;
+    constexpr std::int64_t kRows = 48;  // a multiple of every tile height
     for (std::int64_t row = 0; row < x.rows; row += kRows) {
-      kernels_.multiply({x.row(row), std::min(kRows, x.rows - row), x.cols, host.data, host.dtype, y.row(row), y.cols,
-                         first, last, accumulate});
+      kernels_.multiply({x.row(row), x.cols, std::min(kRows, x.rows - row), x.cols, host.data, host.dtype, host.cols,
+                         y.row(row), y.cols, first, last, accumulate});
     }
   });
 }
 
 void CpuBackend::add_bias(const float* bias, const Tensor& y) {
-  slices(y.rows, 1, [&](std::int64_t first, std::int64_t last) {
+  slices(y.rows, 1, y.cols, [&](std::int64_t first, std::int64_t last) {
     for (std::int64_t t = first; t < last; ++t) kernels_.add_scaled(1.0F, bias, y.row(t), y.cols);
   });
 }
 
 void CpuBackend::rms_norm(const Tensor& x, const float* gain, std::int64_t width, float eps, const Tensor& y) {
-  slices(x.rows, 1, [&](std::int64_t first, std::int64_t last) {
+  slices(x.rows, 1, x.cols, [&](std::int64_t first, std::int64_t last) {
     for (std::int64_t at = first * x.cols; at < last * x.cols; at += width) {
       const float* in = x.data + at;
       float* out = y.data + at;
       const float mean = kernels_.dot(in, in, width) / static_cast<float>(width);
       const float factor = 1.0F / std::sqrt(mean + eps);
-      for (std::int64_t i = 0; i < width; ++i) out[i] = in[i] * factor * gain[i];
+      kernels_.norm(factor, in, gain, out, width);
     }
   });
 }
 
 void CpuBackend::gated_rms_norm(const Tensor& z, const float* gain, std::int64_t width, float eps, const Tensor& o) {
   rms_norm(o, gain, width, eps, o);
-  slices(o.rows, 1, [&](std::int64_t first, std::int64_t last) {
+  slices(o.rows, 1, o.cols, [&](std::int64_t first, std::int64_t last) {
     kernels_.silu_multiply(z.row(first), o.row(first), (last - first) * o.cols);
   });
 }
 
 void CpuBackend::sigmoid_gate(const Tensor& gate, const Tensor& y) {
-  slices(y.rows, 1, [&](std::int64_t first, std::int64_t last) {
+  slices(y.rows, 1, y.cols, [&](std::int64_t first, std::int64_t last) {
     kernels_.sigmoid_multiply(gate.row(first), y.row(first), (last - first) * y.cols);
   });
 }
 
 void CpuBackend::layer_norm(const Tensor& x, const float* gain, const float* bias, float eps, const Tensor& y) {
-  slices(x.rows, 1, [&](std::int64_t first, std::int64_t last) {
+  slices(x.rows, 1, x.cols, [&](std::int64_t first, std::int64_t last) {
     for (std::int64_t t = first; t < last; ++t) {
       const float* in = x.row(t);
       float* out = y.row(t);
@@ -84,7 +85,7 @@ void CpuBackend::layer_norm(const Tensor& x, const float* gain, const float* bia
 }
 
 void CpuBackend::gelu(const Tensor& x) {
-  slices(x.rows, 1, [&](std::int64_t first, std::int64_t last) {
+  slices(x.rows, 1, x.cols, [&](std::int64_t first, std::int64_t last) {
     for (float* value = x.row(first); value != x.row(last); ++value) {
       *value *= 0.5F * (1.0F + std::erf(*value * static_cast<float>(std::numbers::sqrt2 / 2)));
     }

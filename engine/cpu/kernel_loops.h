@@ -166,6 +166,10 @@ void norm(float factor, const float* x, const float* gain, float* y, std::int64_
   for (std::int64_t i = 0; i < n; ++i) y[i] = x[i] * factor * gain[i];
 }
 
+void add_product(const float* x, const float* w, float* y, std::int64_t n) {
+  for (std::int64_t i = 0; i < n; ++i) y[i] += x[i] * w[i];
+}
+
 void silu(float* x, std::int64_t n) {
   for (std::int64_t i = 0; i < n; ++i) x[i] *= sigmoid(x[i]);
 }
@@ -190,6 +194,6 @@ float exponentials(float largest, float* x, std::int64_t n) {
 }
 
 constexpr Kernels make_kernels(std::string_view name) {
-  return {name,  multiply, combine,       dot,              add_scaled,  blend, scale, norm,
-          silu,  silu_multiply, sigmoid_multiply, exponentials};
+  return {name, multiply,    combine, dot,           add_scaled,       blend,       scale,
+          norm, add_product, silu,    silu_multiply, sigmoid_multiply, exponentials};
 }

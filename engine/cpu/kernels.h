@@ -45,12 +45,13 @@ struct Kernels {
   void (*multiply)(const Product& product);
   void (*combine)(const Combination& combination);
   float (*dot)(const float* a, const float* b, std::int64_t n);
-  void (*add_scaled)(float scale, const float* x, float* y, std::int64_t n);           // y += scale x
-  void (*blend)(float keep, float scale, const float* x, float* y, std::int64_t n);    // y = keep y + scale x
-  void (*scale)(float scale, float* y, std::int64_t n);                                // y = scale y
+  void (*add_scaled)(float scale, const float* x, float* y, std::int64_t n);                // y += scale x
+  void (*blend)(float keep, float scale, const float* x, float* y, std::int64_t n);         // y = keep y + scale x
+  void (*scale)(float scale, float* y, std::int64_t n);                                     // y = scale y
   void (*norm)(float factor, const float* x, const float* gain, float* y, std::int64_t n);  // y = factor x gain
-  void (*silu)(float* x, std::int64_t n);                                              // x = x sigma(x)
-  void (*silu_multiply)(const float* gate, float* y, std::int64_t n);                  // y = silu(gate) y
+  void (*add_product)(const float* x, const float* w, float* y, std::int64_t n);            // y += x w
+  void (*silu)(float* x, std::int64_t n);                                                   // x = x sigma(x)
+  void (*silu_multiply)(const float* gate, float* y, std::int64_t n);                       // y = silu(gate) y
   void (*sigmoid_multiply)(const float* gate, float* y, std::int64_t n);
   // x = exp(x - largest); gives the sum. `largest` must not be below any x.
   float (*exponentials)(float largest, float* x, std::int64_t n);

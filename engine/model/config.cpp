@@ -12,10 +12,9 @@ namespace lectern::engine {
 namespace {
 
 constexpr std::int64_t kLargestDimension = 1 << 20;
+constexpr std::int64_t kLargestContext = 1 << 28;
 
-Error unsupported(const std::string& what) {
-  return {ErrorCode::kUnsupported, "config.json: " + what};
-}
+Error unsupported(const std::string& what) { return {ErrorCode::kUnsupported, "config.json: " + what}; }
 
 // An integer in [low, high]; `fallback` below zero means that the member is required.
 Result<std::int64_t> ranged(const JsonValue& json, std::string_view key, std::int64_t low, std::int64_t high,
@@ -25,15 +24,19 @@ Result<std::int64_t> ranged(const JsonValue& json, std::string_view key, std::in
     ENGINE_TRY(value, json.need_integer(key));
   }
   if (value < low || value > high) {
-    return json.error(std::string(key) + " is " + std::to_string(value) + ", expected " + std::to_string(low) +
-                      " to " + std::to_string(high));
+    return json.error(std::string(key) + " is " + std::to_string(value) + ", expected " + std::to_string(low) + " to " +
+                      std::to_string(high));
   }
   return value;
 }
 
 Result<void> reject_variants(const JsonValue& json) {
   ENGINE_TRY(const std::string type, json.need_string("model_type"));
-  if (type != "qwen3_next") return unsupported("model_type \"" + type + "\" is not supported; expected \"qwen3_next\".");
+  if (type != "qwen3_next")
+    return unsupported("model_type \"" + type + "\" is not supported; expected \"qwen3_next\".");
+  if (json["quantization_config"].is_object()) {
+    return unsupported("quantised weights (quantization_config) are not supported; use the BF16 files of this model.");
+  }
   ENGINE_TRY(const bool gate, json.boolean_or("attn_output_gate", true));
   ENGINE_TRY(const bool scale, json.boolean_or("layer_scale", false));
   ENGINE_TRY(const bool bias, json.boolean_or("attention_bias", false));
@@ -45,7 +48,8 @@ Result<void> reject_variants(const JsonValue& json) {
   if (scale) return unsupported("layer_scale true is not supported.");
   if (bias) return unsupported("attention_bias true is not supported.");
   if (sliding) return unsupported("use_sliding_window true is not supported.");
-  if (gate_type != "silu" && gate_type != "swish") return unsupported("output_gate_type \"" + gate_type + "\" is not supported.");
+  if (gate_type != "silu" && gate_type != "swish")
+    return unsupported("output_gate_type \"" + gate_type + "\" is not supported.");
   if (activation != "silu") return unsupported("hidden_act \"" + activation + "\" is not supported.");
   if (sparse_step != 1 || json["mlp_only_layers"].size() != 0) {
     return unsupported("layers without experts (decoder_sparse_step, mlp_only_layers) are not supported.");
@@ -77,40 +81,59 @@ Result<std::vector<LayerKind>> read_layers(const JsonValue& json) {
   return layers;
 }
 
+// The members that change the frequencies and that are not computed here.
+Result<void> reject_yarn_variants(const JsonValue& scaling) {
+  ENGINE_TRY(const bool truncate, scaling.boolean_or("truncate", true));
+  if (!truncate) return unsupported("rope scaling with truncate false is not supported.");
+  for (const char* key : {"mscale", "mscale_all_dim"}) {
+    if (!scaling[key].exists() || scaling[key].is_null()) continue;
+    return unsupported(std::string("rope scaling with ") + key + " is not supported.");
+  }
+  return {};
+}
+
 Result<YarnScaling> read_yarn(const JsonValue& scaling, std::int64_t context) {
   YarnScaling yarn;
-  if (!scaling.is_object()) return yarn;
   ENGINE_TRY(std::string type, scaling.string_or("rope_type", ""));
   if (type.empty()) {
     ENGINE_TRY(type, scaling.string_or("type", "default"));
   }
   if (type == "default") return yarn;
   if (type != "yarn") return unsupported("rope scaling \"" + type + "\" is not supported; expected \"yarn\".");
+  ENGINE_CHECK(reject_yarn_variants(scaling));
   ENGINE_TRY(yarn.factor, scaling.need_number("factor"));
-  ENGINE_TRY(yarn.original_context, scaling.integer_or("original_max_position_embeddings", context));
+  ENGINE_TRY(yarn.original_context, ranged(scaling, "original_max_position_embeddings", 1, kLargestContext, context));
   ENGINE_TRY(yarn.beta_fast, scaling.number_or("beta_fast", 32));
   ENGINE_TRY(yarn.beta_slow, scaling.number_or("beta_slow", 1));
   ENGINE_TRY(yarn.attention_factor, scaling.number_or("attention_factor", 0));
-  const bool sane = yarn.factor >= 1 && yarn.factor <= 1024 && yarn.original_context > 0 && yarn.beta_fast > 0 &&
-                    yarn.beta_slow > 0 && yarn.attention_factor >= 0;
+  const bool sane = yarn.factor >= 1 && yarn.factor <= 1024 && yarn.beta_slow > 0 && yarn.beta_fast >= yarn.beta_slow &&
+                    yarn.beta_fast <= 1e6 && yarn.attention_factor >= 0 && yarn.attention_factor <= 1024;
   if (!sane) return scaling.error("the YaRN parameters are out of range");
   return yarn;
 }
 
 Result<void> read_rope(const JsonValue& json, ModelConfig& config) {
   // transformers 5 gathers the rope settings in rope_parameters; 4.x spreads them over the top level.
+  for (const char* key : {"rope_parameters", "rope_scaling"}) {
+    const JsonValue value = json[key];
+    if (value.exists() && !value.is_null() && !value.is_object()) return value.error("expected an object or null");
+  }
   const JsonValue gathered = json["rope_parameters"].is_object() ? json["rope_parameters"] : JsonValue();
   const JsonValue fraction_at = gathered["partial_rotary_factor"].exists() ? gathered : json;
   const JsonValue theta_at = gathered["rope_theta"].exists() ? gathered : json;
   ENGINE_TRY(const double fraction, fraction_at.number_or("partial_rotary_factor", 0.25));
-  ENGINE_TRY(config.rope_theta, theta_at.number_or("rope_theta", 1e7));
+  ENGINE_TRY(config.rope_theta, theta_at.need_number("rope_theta"));
   const double dims = std::floor(fraction * static_cast<double>(config.attention.head_dim));
   if (!(fraction > 0) || fraction > 1 || dims < 2 || std::fmod(dims, 2) != 0) {
-    return json.error("partial_rotary_factor " + std::to_string(fraction) + " gives no even number of rotary dimensions");
+    return json.error("partial_rotary_factor " + std::to_string(fraction) +
+                      " gives no even number of rotary dimensions");
   }
   if (!(config.rope_theta > 1) || !std::isfinite(config.rope_theta)) return json.error("rope_theta must be above 1");
   config.rotary_dims = static_cast<std::int64_t>(dims);
-  ENGINE_TRY(config.yarn, read_yarn(gathered.exists() ? gathered : json["rope_scaling"], config.context_tokens));
+  const JsonValue scaling = json["rope_scaling"].is_object() ? json["rope_scaling"] : gathered;
+  if (scaling.exists()) {
+    ENGINE_TRY(config.yarn, read_yarn(scaling, config.context_tokens));
+  }
   return {};
 }
 
@@ -157,7 +180,7 @@ Result<ModelConfig> read_config(const std::filesystem::path& directory) {
   ModelConfig config;
   ENGINE_TRY(config.hidden_size, ranged(json, "hidden_size", 1, kLargestDimension));
   ENGINE_TRY(config.vocabulary, ranged(json, "vocab_size", 1, 1 << 24));
-  ENGINE_TRY(config.context_tokens, ranged(json, "max_position_embeddings", 1, 1 << 28, 32768));
+  ENGINE_TRY(config.context_tokens, ranged(json, "max_position_embeddings", 1, kLargestContext, 32768));
   ENGINE_TRY(const double epsilon, json.number_or("rms_norm_eps", 1e-6));
   if (!(epsilon > 0) || epsilon > 1) return json.error("rms_norm_eps is out of range");
   config.norm_epsilon = static_cast<float>(epsilon);

@@ -76,6 +76,7 @@ Result<void> SequenceState::reserve_mtp(std::int64_t tokens, Backend& backend) {
 Result<SequenceState> SequenceState::clone(Backend& backend) const {
   SequenceState copy;
   copy.length_ = length_;
+  copy.consistent_ = consistent_;
   copy.kv_width_ = kv_width_;
   for (const DeltaNetState& delta : deltas_) {
     DeltaNetState one;

@@ -25,7 +25,15 @@ class SequenceState {
 
   // Tokens that the trunk has read.
   std::int64_t length() const { return length_; }
-  void advance(std::int64_t tokens) { length_ += tokens; }
+
+  // The graph calls begin() before it changes anything and end() when all layers have read the tokens; in between, and
+  // for good if end() never comes, the layers disagree about the length.
+  void begin() { consistent_ = false; }
+  void end(std::int64_t tokens) {
+    length_ += tokens;
+    consistent_ = true;
+  }
+  bool consistent() const { return consistent_; }
 
   // Makes room for `tokens` more in every trunk cache; growing copies. Errors: kOutOfMemory (nothing changed).
   Result<void> reserve(std::int64_t tokens, Backend& backend);
@@ -43,6 +51,7 @@ class SequenceState {
 
  private:
   std::int64_t length_ = 0;
+  bool consistent_ = true;
   std::int64_t kv_width_ = 0;
   std::vector<DeltaNetState> deltas_;  // indexed by layer; empty for attention layers
   std::vector<KvCache> caches_;        // indexed by layer; empty for DeltaNet layers

@@ -17,9 +17,20 @@ constexpr std::uint64_t kLargestHeader = 100'000'000;  // the format's own limit
 constexpr std::size_t kMostDimensions = 8;
 
 std::optional<std::uint64_t> bits_per_element(std::string_view dtype) {
-  constexpr std::array<std::pair<std::string_view, std::uint64_t>, 14> kTypes = {
-      {{"F64", 64}, {"I64", 64}, {"U64", 64}, {"F32", 32}, {"I32", 32}, {"U32", 32}, {"F16", 16},
-       {"BF16", 16}, {"I16", 16}, {"U16", 16}, {"I8", 8}, {"U8", 8}, {"F8_E4M3", 8}, {"F8_E5M2", 8}}};
+  constexpr std::array<std::pair<std::string_view, std::uint64_t>, 14> kTypes = {{{"F64", 64},
+                                                                                  {"I64", 64},
+                                                                                  {"U64", 64},
+                                                                                  {"F32", 32},
+                                                                                  {"I32", 32},
+                                                                                  {"U32", 32},
+                                                                                  {"F16", 16},
+                                                                                  {"BF16", 16},
+                                                                                  {"I16", 16},
+                                                                                  {"U16", 16},
+                                                                                  {"I8", 8},
+                                                                                  {"U8", 8},
+                                                                                  {"F8_E4M3", 8},
+                                                                                  {"F8_E5M2", 8}}};
   for (const auto& [name, bits] : kTypes) {
     if (name == dtype) return bits;
   }
@@ -173,7 +184,8 @@ Result<TensorFiles> TensorFiles::open(const std::filesystem::path& directory) {
     files.files_.push_back(std::move(mapped));
     for (auto& [tensor, stored] : tensors) {
       if (!files.tensors_.emplace(tensor, stored).second) {
-        return Error{ErrorCode::kCorrupt, name + ": tensor " + tensor + " is in another shard too; fetch the model again."};
+        return Error{ErrorCode::kCorrupt,
+                     name + ": tensor " + tensor + " is in another shard too; fetch the model again."};
       }
     }
   }

@@ -23,8 +23,7 @@ Result<std::unique_ptr<Transformer>> Transformer::load(const std::filesystem::pa
                                                        std::int64_t chunk_tokens) {
   ENGINE_TRY(ModelConfig config, read_config(directory));
   ENGINE_TRY(ModelWeights weights, load_weights(directory, config, backend));
-  std::unique_ptr<Transformer> model(
-      new Transformer(std::move(config), std::move(weights), backend, chunk_tokens));
+  std::unique_ptr<Transformer> model(new Transformer(std::move(config), std::move(weights), backend, chunk_tokens));
   ENGINE_CHECK(model->make_scratch());
   return model;
 }
@@ -70,53 +69,80 @@ Transformer::Scratch Transformer::rows_of_scratch(std::int64_t rows) const {
   return s;
 }
 
-Result<SequenceState> Transformer::new_sequence() const {
-  return SequenceState::create(config_, has_mtp(), backend_);
-}
+Result<SequenceState> Transformer::new_sequence() const { return SequenceState::create(config_, has_mtp(), backend_); }
 
-Result<void> Transformer::check_tokens(std::span<const TokenId> tokens) const {
+Result<void> Transformer::check_call(std::span<const TokenId> tokens, std::int64_t before,
+                                     const Outputs& outputs) const {
   if (tokens.empty()) return Error{ErrorCode::kInvalidArgument, "There is no token to read."};
+  const auto count = static_cast<std::int64_t>(tokens.size());
+  if (count > config_.context_tokens - before) {
+    return Error{ErrorCode::kInvalidArgument, "The text needs " + std::to_string(before + count) +
+                                                  " tokens, but the model reads at most " +
+                                                  std::to_string(config_.context_tokens) + "."};
+  }
   for (const TokenId token : tokens) {
     if (token < 0 || token >= config_.vocabulary) {
       return Error{ErrorCode::kInvalidArgument, "Token " + std::to_string(token) + " is outside the vocabulary of " +
                                                     std::to_string(config_.vocabulary) + "."};
     }
   }
+  const auto fits = [&](std::span<float> span, std::int64_t width) {
+    return span.empty() || span.size() == static_cast<std::size_t>(outputs.rows * width);
+  };
+  if (outputs.rows < 0 || outputs.rows > count || !fits(outputs.logits, config_.vocabulary) ||
+      !fits(outputs.hidden, config_.hidden_size)) {
+    return Error{ErrorCode::kInvalidArgument, "The outputs do not have the size of " + std::to_string(outputs.rows) +
+                                                  " rows out of " + std::to_string(count) + "."};
+  }
   return {};
 }
 
-Result<void> Transformer::forward(SequenceState& state, std::span<const TokenId> tokens, const Outputs& outputs) {
-  ENGINE_CHECK(check_tokens(tokens));
-  const auto count = static_cast<std::int64_t>(tokens.size());
-  if (state.length() + count > config_.context_tokens) {
-    return Error{ErrorCode::kInvalidArgument, "The text needs " + std::to_string(state.length() + count) +
-                                                  " tokens, but the model reads at most " +
-                                                  std::to_string(config_.context_tokens) + "."};
+// The part of `outputs`, which are for the last of `count` tokens, that tokens first .. first + rows - 1 give.
+Transformer::Outputs Transformer::outputs_of_chunk(const Outputs& outputs, std::int64_t count, std::int64_t first,
+                                                   std::int64_t rows) const {
+  const std::int64_t first_wanted = count - outputs.rows;
+  const std::int64_t begin = std::max(first, first_wanted);
+  Outputs part;
+  part.rows = std::max<std::int64_t>(0, first + rows - begin);
+  const auto cut = [&](std::span<float> span, std::int64_t width) {
+    if (span.empty() || part.rows == 0) return std::span<float>();
+    return span.subspan(static_cast<std::size_t>((begin - first_wanted) * width),
+                        static_cast<std::size_t>(part.rows * width));
+  };
+  part.logits = cut(outputs.logits, config_.vocabulary);
+  part.hidden = cut(outputs.hidden, config_.hidden_size);
+  return part;
+}
+
+Result<void> Transformer::forward(SequenceState& state, std::span<const TokenId> tokens, const Outputs& outputs,
+                                  const std::stop_token& stop) {
+  if (!state.consistent()) {
+    return Error{ErrorCode::kInvalidArgument, "The sequence was interrupted in the middle of a pass; begin a new one."};
   }
+  ENGINE_CHECK(check_call(tokens, state.length(), outputs));
+  const auto count = static_cast<std::int64_t>(tokens.size());
   ENGINE_CHECK(state.reserve(count, backend_));
   for (std::int64_t first = 0; first < count; first += chunk_tokens_) {
     const std::int64_t rows = std::min(chunk_tokens_, count - first);
-    // The wanted rows are the last of all tokens; this chunk holds those at or after `first`.
-    const std::int64_t wanted_from = std::max(first, count - outputs.rows);
-    const std::int64_t skipped = wanted_from - (count - outputs.rows);
-    Outputs part;
-    part.rows = std::max<std::int64_t>(0, first + rows - wanted_from);
-    if (!outputs.logits.empty()) part.logits = outputs.logits.subspan(static_cast<std::size_t>(skipped * config_.vocabulary));
-    if (!outputs.hidden.empty()) part.hidden = outputs.hidden.subspan(static_cast<std::size_t>(skipped * config_.hidden_size));
-    forward_chunk(state, tokens.subspan(static_cast<std::size_t>(first), static_cast<std::size_t>(rows)), part);
+    const auto chunk = tokens.subspan(static_cast<std::size_t>(first), static_cast<std::size_t>(rows));
+    ENGINE_CHECK(forward_chunk(state, chunk, outputs_of_chunk(outputs, count, first, rows), stop));
   }
   return {};
 }
 
-void Transformer::forward_chunk(SequenceState& state, std::span<const TokenId> tokens, const Outputs& outputs) {
+Result<void> Transformer::forward_chunk(SequenceState& state, std::span<const TokenId> tokens, const Outputs& outputs,
+                                        const std::stop_token& stop) {
   const auto rows = static_cast<std::int64_t>(tokens.size());
   const Scratch s = rows_of_scratch(rows);
+  state.begin();
   backend_.embed(*weights_.embedding, tokens, s.hidden);
   for (std::size_t i = 0; i < weights_.layers.size(); ++i) {
+    if (stop.stop_requested()) return Error{ErrorCode::kCancelled, "The computation was stopped."};
     layer(weights_.layers[i], &state.delta(i), &state.cache(i), s);
   }
-  state.advance(rows);
+  state.end(rows);
   emit(s.hidden, *weights_.norm, outputs, s);
+  return {};
 }
 
 // h += mixer(norm(h)); h += experts(norm(h))
@@ -186,13 +212,19 @@ void Transformer::emit(const Tensor& x, const Buffer& norm, const Outputs& outpu
 Result<void> Transformer::draft(SequenceState& state, std::span<const TokenId> tokens, std::span<const float> hidden,
                                 const Outputs& outputs) {
   if (!has_mtp()) return Error{ErrorCode::kUnsupported, "The model has no multi-token-prediction module."};
-  ENGINE_CHECK(check_tokens(tokens));
+  ENGINE_CHECK(check_call(tokens, state.mtp_cache().length, outputs));
   const auto count = static_cast<std::int64_t>(tokens.size());
-  if (hidden.size() != tokens.size() * static_cast<std::size_t>(config_.hidden_size) || count > chunk_tokens_) {
-    return Error{ErrorCode::kInvalidArgument, "A draft pass takes one hidden row per token and at most one chunk."};
+  if (hidden.size() != static_cast<std::size_t>(count * config_.hidden_size)) {
+    return Error{ErrorCode::kInvalidArgument, "A draft pass takes one hidden row per token."};
   }
   ENGINE_CHECK(state.reserve_mtp(count, backend_));
-  draft_chunk(state, tokens, hidden, outputs);
+  for (std::int64_t first = 0; first < count; first += chunk_tokens_) {
+    const std::int64_t rows = std::min(chunk_tokens_, count - first);
+    draft_chunk(state, tokens.subspan(static_cast<std::size_t>(first), static_cast<std::size_t>(rows)),
+                hidden.subspan(static_cast<std::size_t>(first * config_.hidden_size),
+                               static_cast<std::size_t>(rows * config_.hidden_size)),
+                outputs_of_chunk(outputs, count, first, rows));
+  }
   return {};
 }
 

@@ -5,6 +5,7 @@
 #include <filesystem>
 #include <memory>
 #include <span>
+#include <stop_token>
 
 #include "engine/result.h"
 #include "engine/types.h"
@@ -36,13 +37,17 @@ class Transformer {
     std::span<float> hidden;  // [rows, d], after the final norm: what the MTP module reads
   };
 
-  // Appends tokens to the sequence. Errors: kInvalidArgument (no token, an id outside the vocabulary, more tokens than
-  // the context holds), kOutOfMemory.
-  Result<void> forward(SequenceState& state, std::span<const TokenId> tokens, const Outputs& outputs);
+  // Appends tokens to the sequence. How they are divided over calls changes rounding only. `stop` is looked at between
+  // layers. Errors: kInvalidArgument (no token, an id outside the vocabulary, more tokens than the context holds,
+  // outputs of a wrong size), kOutOfMemory, kCancelled. After kCancelled, or an exception, the sequence is of no more
+  // use and says so.
+  Result<void> forward(SequenceState& state, std::span<const TokenId> tokens, const Outputs& outputs,
+                       const std::stop_token& stop = {});
 
   // One MTP pass over pairs (hidden y_i of position i, token x_{i+1}), appended to the MTP cache, which must stand at
-  // position i of the first pair. outputs.logits predict x_{i+2}; outputs.hidden feed the next draft step.
-  // hidden: [tokens, d], host memory. Errors: kInvalidArgument, kUnsupported (no MTP module), kOutOfMemory.
+  // position i of the first pair; to replace pairs, set its length back first. outputs.logits predict x_{i+2};
+  // outputs.hidden feed the next draft step. hidden: [tokens, d], host memory.
+  // Errors: kInvalidArgument, kUnsupported (no MTP module), kOutOfMemory.
   Result<void> draft(SequenceState& state, std::span<const TokenId> tokens, std::span<const float> hidden,
                      const Outputs& outputs);
 
@@ -55,9 +60,11 @@ class Transformer {
   Transformer(ModelConfig config, ModelWeights weights, Backend& backend, std::int64_t chunk_tokens);
   Result<void> make_scratch();
   Scratch rows_of_scratch(std::int64_t rows) const;
-  Result<void> check_tokens(std::span<const TokenId> tokens) const;
+  Result<void> check_call(std::span<const TokenId> tokens, std::int64_t before, const Outputs& outputs) const;
+  Outputs outputs_of_chunk(const Outputs& outputs, std::int64_t count, std::int64_t first, std::int64_t rows) const;
 
-  void forward_chunk(SequenceState& state, std::span<const TokenId> tokens, const Outputs& outputs);
+  Result<void> forward_chunk(SequenceState& state, std::span<const TokenId> tokens, const Outputs& outputs,
+                             const std::stop_token& stop);
   void layer(const LayerWeights& w, DeltaNetState* delta, KvCache* cache, const Scratch& s);
   void delta_net(const DeltaNetWeights& w, DeltaNetState& state, const Scratch& s);
   void gated_attention(const AttentionWeights& w, KvCache& cache, const Scratch& s);

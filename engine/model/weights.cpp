@@ -49,8 +49,9 @@ class WeightBinder {
     }
     ENGINE_CHECK(bind_mtp());
     if (!unread_.empty()) {
-      return Error{ErrorCode::kUnsupported, "Tensor " + *unread_.begin() + " (and " + std::to_string(unread_.size() - 1) +
-                                                " more) belongs to no part of this model; the files hold another model."};
+      return Error{ErrorCode::kUnsupported,
+                   "Tensor " + *unread_.begin() + " (and " + std::to_string(unread_.size() - 1) +
+                       " more) belongs to no part of this model; the files hold another model."};
     }
     return std::move(model_);
   }
@@ -192,7 +193,8 @@ class WeightBinder {
     const std::int64_t group = 2 * shape.key_dim + 2 * shared * shape.value_dim;
     RowOrder qkv, z, ba;
     for (int part = 0; part < 2; ++part) {
-      for (std::int64_t g = 0; g < shape.key_heads; ++g) append_rows(qkv, g * group + part * shape.key_dim, shape.key_dim);
+      for (std::int64_t g = 0; g < shape.key_heads; ++g)
+        append_rows(qkv, g * group + part * shape.key_dim, shape.key_dim);
       for (std::int64_t g = 0; g < shape.key_heads; ++g) append_rows(ba, (2 * g + part) * shared, shared);
     }
     for (std::int64_t g = 0; g < shape.key_heads; ++g) {
@@ -269,7 +271,8 @@ class WeightBinder {
                stored(prefix + "gate_up_proj", {config_.experts, 2 * width, config_.hidden_size}));
     ENGINE_TRY(const HostMatrix down, stored(prefix + "down_proj", {config_.experts, config_.hidden_size, width}));
     const auto part = [](const HostMatrix& all, std::int64_t first_element, std::int64_t rows, std::int64_t cols) {
-      const std::byte* data = static_cast<const std::byte*>(all.data) + first_element * static_cast<std::int64_t>(bytes_of(all.dtype));
+      const std::byte* data =
+          static_cast<const std::byte*>(all.data) + first_element * static_cast<std::int64_t>(bytes_of(all.dtype));
       return HostMatrix{all.dtype, data, rows, cols};
     };
     const std::int64_t d = config_.hidden_size;

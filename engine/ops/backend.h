@@ -64,14 +64,14 @@ struct AttentionShape {
 
 // Weights of one sparse mixture-of-experts block of width d with experts of width m.
 struct ExpertWeights {
-  WeightHandle router;              // [experts, d]
-  std::vector<WeightHandle> gate;   // [m, d] each
-  std::vector<WeightHandle> up;     // [m, d] each
-  std::vector<WeightHandle> down;   // [d, m] each
-  WeightHandle shared_router;       // [1, d]
-  WeightHandle shared_gate;         // [s, d]
-  WeightHandle shared_up;           // [s, d]
-  WeightHandle shared_down;         // [d, s]
+  WeightHandle router;             // [experts, d]
+  std::vector<WeightHandle> gate;  // [m, d] each
+  std::vector<WeightHandle> up;    // [m, d] each
+  std::vector<WeightHandle> down;  // [d, m] each
+  WeightHandle shared_router;      // [1, d]
+  WeightHandle shared_gate;        // [s, d]
+  WeightHandle shared_up;          // [s, d]
+  WeightHandle shared_down;        // [d, s]
   std::int64_t experts_per_token = 0;
   bool normalise_top_k = true;
 };
@@ -129,7 +129,8 @@ class Backend {
 
   // --- experts ------------------------------------------------------------------------------------------------------
   // p = softmax(x router^T); the experts_per_token largest (ties: lower index), renormalised when asked;
-  // y += sum_e p_e down_e(silu(gate_e x) up_e x) + sigma(x . shared_router) shared_down(silu(shared_gate x) shared_up x)
+  // y += sum_e p_e down_e(silu(gate_e x) up_e x) + sigma(x . shared_router) shared_down(silu(shared_gate x) shared_up
+  // x)
   virtual void mixture_of_experts(const Tensor& x, const ExpertWeights& w, const Tensor& y) = 0;
 
   // --- sentence encoder ---------------------------------------------------------------------------------------------

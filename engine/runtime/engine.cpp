@@ -2,6 +2,7 @@
 #include "engine/engine.h"
 
 #include <algorithm>
+#include <chrono>
 #include <exception>
 #include <mutex>
 #include <new>
@@ -12,6 +13,7 @@
 #include "model/transformer.h"
 #include "ops/backend.h"
 #include "runtime/generation.h"
+#include "runtime/scoring.h"
 #include "runtime/stop_tokens.h"
 #include "runtime/transformer_sequence.h"
 #include "text/chat_template.h"
@@ -69,6 +71,12 @@ struct Parts {
   ModelInfo info;
 };
 
+GenerationResult cancelled() {
+  GenerationResult result;
+  result.finish = FinishReason::kCancelled;
+  return result;
+}
+
 class LoadedEngine final : public Engine {
  public:
   explicit LoadedEngine(Parts parts) : parts_(std::move(parts)) {}
@@ -88,16 +96,34 @@ class LoadedEngine final : public Engine {
     return without_exceptions([&]() -> Result<GenerationResult> {
       ENGINE_TRY(const std::vector<TokenId> prompt,
                  parts_.chat_template.encode(request.messages, request.thinking, *parts_.tokenizer));
-      const std::lock_guard lock(one_at_a_time_);
+      const std::unique_lock lock = wait_for_turn(stop);
+      if (!lock.owns_lock()) return cancelled();
       ENGINE_TRY(SequenceState state, parts_.transformer->new_sequence());
       TransformerSequence sequence(*parts_.transformer, std::move(state));
       return generate_reply(sequence, *parts_.tokenizer, parts_.limits, prompt, request, sink, std::move(stop));
     });
   }
 
+  Result<std::vector<float>> score(const std::vector<TokenId>& tokens, std::stop_token stop) override {
+    return without_exceptions([&]() -> Result<std::vector<float>> {
+      const std::unique_lock lock = wait_for_turn(stop);
+      if (!lock.owns_lock()) return Error{ErrorCode::kCancelled, "Scoring was stopped."};
+      return score_tokens(*parts_.transformer, tokens, parts_.limits.context_tokens, std::move(stop));
+    });
+  }
+
  private:
+  // Not owned when a stop was requested while another call ran.
+  std::unique_lock<std::timed_mutex> wait_for_turn(const std::stop_token& stop) {
+    constexpr std::chrono::milliseconds kPatience(50);
+    std::unique_lock lock(one_at_a_time_, std::defer_lock);
+    while (!lock.try_lock_for(kPatience) && !stop.stop_requested()) {
+    }
+    return lock;
+  }
+
   Parts parts_;
-  std::mutex one_at_a_time_;
+  std::timed_mutex one_at_a_time_;
 };
 
 ModelInfo describe(const std::filesystem::path& directory, const Transformer& transformer, std::int64_t context) {

@@ -66,7 +66,8 @@ class Run {
       const std::int64_t count = std::min(total - done, limits_.prefill_chunk_tokens);
       const auto chunk = prompt.subspan(static_cast<std::size_t>(done), static_cast<std::size_t>(count));
       done += count;
-      ENGINE_TRY(logits_, model_.append(chunk, done == total));
+      ENGINE_TRY(const bool appended, append(chunk, done == total));
+      if (!appended) return false;
       statistics_.prefill_seconds = watch.seconds();
       sink.on_prefill(done, total, statistics_.prefill_seconds);
     }
@@ -87,6 +88,15 @@ class Run {
   }
 
  private:
+  // False: cancelled.
+  Result<bool> append(std::span<const TokenId> tokens, bool want_logits) {
+    const Result<std::span<const float>> logits = model_.append(tokens, want_logits, stop_);
+    if (!logits.ok() && logits.error().code == ErrorCode::kCancelled) return false;
+    if (!logits.ok()) return logits.error();
+    logits_ = *logits;
+    return true;
+  }
+
   Result<FinishReason> decode_tokens(std::int64_t max_new_tokens) {
     const std::int64_t room = std::min(max_new_tokens, limits_.context_tokens - model_.length());
     while (true) {
@@ -98,7 +108,8 @@ class Run {
       stream_.add(tokenizer_.token_bytes(token));
       if (stream_.stopped()) return FinishReason::kStop;
       if (statistics_.generated_tokens >= room) return FinishReason::kLength;
-      ENGINE_TRY(logits_, model_.append(std::span(&token, 1), true));
+      ENGINE_TRY(const bool appended, append(std::span(&token, 1), true));
+      if (!appended) return FinishReason::kCancelled;
     }
   }
 

@@ -3,6 +3,7 @@
 
 #include <cstdint>
 #include <span>
+#include <stop_token>
 
 #include "engine/result.h"
 #include "engine/types.h"
@@ -18,8 +19,9 @@ class SequenceModel {
   virtual std::int64_t length() const = 0;
 
   // Appends at least one token, at most a prefill chunk. Gives the logits after the last one, valid until the next
-  // call; without `want_logits` they may be empty.
-  virtual Result<std::span<const float>> append(std::span<const TokenId> tokens, bool want_logits) = 0;
+  // call; without `want_logits` they may be empty. A stop request gives kCancelled and makes the sequence useless.
+  virtual Result<std::span<const float>> append(std::span<const TokenId> tokens, bool want_logits,
+                                                const std::stop_token& stop) = 0;
 };
 
 }  // namespace lectern::engine

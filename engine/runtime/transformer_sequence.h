@@ -2,6 +2,7 @@
 #pragma once
 
 #include <span>
+#include <stop_token>
 #include <utility>
 #include <vector>
 
@@ -19,10 +20,11 @@ class TransformerSequence final : public SequenceModel {
 
   std::int64_t length() const override { return state_.length(); }
 
-  Result<std::span<const float>> append(std::span<const TokenId> tokens, bool want_logits) override {
+  Result<std::span<const float>> append(std::span<const TokenId> tokens, bool want_logits,
+                                        const std::stop_token& stop) override {
     Transformer::Outputs outputs;
     if (want_logits) outputs = {.rows = 1, .logits = logits_, .hidden = {}};
-    ENGINE_CHECK(model_.forward(state_, tokens, outputs));
+    ENGINE_CHECK(model_.forward(state_, tokens, outputs, stop));
     return want_logits ? std::span<const float>(logits_) : std::span<const float>();
   }
 

@@ -1,10 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0
 // The engine from a terminal, through its public headers only. Replies go to stdout, everything else to stderr.
 #include <charconv>
+#include <chrono>
+#include <cmath>
 #include <csignal>
 #include <cstdio>
+#include <fstream>
+#include <iterator>
 #include <map>
-#include <optional>
+#include <numeric>
 #include <stop_token>
 #include <string>
 #include <string_view>
@@ -23,6 +27,7 @@ constexpr const char* kUsage =
     "       engine_cli info MODEL [options]\n"
     "       engine_cli tokens MODEL TEXT\n"
     "       engine_cli generate MODEL PROMPT [options]\n"
+    "       engine_cli score MODEL TEXT_FILE [options]\n"
     "options: --device cpu|cuda   --threads N       --context N   --chunk N\n"
     "         --max N             --temperature X   --top-k N     --top-p X   --min-p X   --seed N\n"
     "         --system TEXT       --stop TEXT       --thinking 0|1\n";
@@ -168,6 +173,20 @@ int generate(Engine& engine, const GenerationRequest& request) {
   return 0;
 }
 
+int score(Engine& engine, const std::string& path) {
+  std::ifstream file(path, std::ios::binary);
+  const std::string text{std::istreambuf_iterator<char>(file), {}};
+  if (!file) return fail({ErrorCode::kNotFound, path + " cannot be read."});
+  const std::vector<TokenId> tokens = engine.tokenizer().encode(text, Tokenizer::SpecialTokens::kIgnore);
+  const auto scores = engine.score(tokens, {});
+  if (!scores.ok()) return fail(scores.error());
+  const double sum = std::accumulate(scores->begin(), scores->end(), 0.0);
+  const double mean = sum / static_cast<double>(scores->size());
+  std::printf("tokens %zu  log probability %.6f  mean %.6f  perplexity %.4f\n", tokens.size(), sum, mean,
+              std::exp(-mean));
+  return 0;
+}
+
 }  // namespace
 
 int main(int count, char** values) {
@@ -178,12 +197,13 @@ int main(int count, char** values) {
   const std::size_t words = arguments.words.size();
   if (arguments.valid && command == "devices" && words == 1) return devices();
   if (arguments.valid && command == "tokens" && words == 3) return tokens(arguments.words[1], arguments.words[2]);
-  const bool opens = (command == "info" && words == 2) || (command == "generate" && words == 3);
+  const bool opens = (command == "info" && words == 2) || ((command == "generate" || command == "score") && words == 3);
   if (!arguments.valid || !opens) {
     std::fputs(kUsage, stderr);
     return kExitUsage;
   }
   const auto engine = Engine::open(arguments.words[1], options);
   if (!engine.ok()) return fail(engine.error());
-  return command == "info" ? info(**engine) : generate(**engine, request);
+  if (command == "info") return info(**engine);
+  return command == "score" ? score(**engine, arguments.words[2]) : generate(**engine, request);
 }

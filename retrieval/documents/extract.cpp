@@ -123,7 +123,8 @@ Result<ExtractedDocument> extract_text(const std::filesystem::path& path, const 
 }
 
 Result<ExtractedDocument> recognise_and_extract(const std::filesystem::path& path, std::string_view bytes,
-                                                const ExtractLimits& limits, std::stop_token stop) {
+                                                const ExtractLimits& limits, std::stop_token stop,
+                                                const PageObserver& on_page) {
   const std::string name = shown_name(path);
   if (stop.stop_requested()) return Error{ErrorCode::kCancelled, "Reading " + name + " was stopped."};
   if (bytes.empty()) return Error{ErrorCode::kUnreadable, name + " is empty; there is nothing to read."};
@@ -131,7 +132,7 @@ Result<ExtractedDocument> recognise_and_extract(const std::filesystem::path& pat
   // The signature may stand behind up to 1,024 bytes of other data; in a text file it does not stand beside NULs.
   const bool pdf = bytes.starts_with("%PDF-") ||
                    (bytes.substr(0, 1024).find("%PDF-") != std::string_view::npos && !inspect_content(bytes).text);
-  if (pdf) return extract_pdf(name, bytes, limits, std::move(stop));
+  if (pdf) return extract_pdf(name, bytes, limits, std::move(stop), on_page);
   if (shown_name(path.extension()) == ".pdf" || shown_name(path.extension()) == ".PDF") {
     return Error{ErrorCode::kUnreadable, name + " is named like a PDF but is none; get an intact copy and add that."};
   }
@@ -175,9 +176,10 @@ Result<std::string> read_document(int descriptor, const std::filesystem::path& n
 }
 
 Result<ExtractedDocument> extract_bytes(const std::filesystem::path& name, std::string_view bytes,
-                                        const ExtractLimits& limits, std::stop_token stop) {
+                                        const ExtractLimits& limits, std::stop_token stop,
+                                        const PageObserver& on_page) {
   try {
-    return recognise_and_extract(name, bytes, limits, std::move(stop));
+    return recognise_and_extract(name, bytes, limits, std::move(stop), on_page);
   } catch (const std::bad_alloc&) {
     return Error{ErrorCode::kTooLarge, shown_name(name) + " needs more memory than is allowed; split it first."};
   } catch (const std::exception& problem) {

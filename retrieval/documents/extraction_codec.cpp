@@ -17,11 +17,12 @@ namespace {
 
 constexpr std::string_view kMagic = "LXM1";
 constexpr std::size_t kWordBytes = 2 * 4 + 4 * 4;
+constexpr std::size_t kLongestNote = 4096;  // bytes of a title, warning or error
 constexpr std::size_t kLeastPageBytes = 4 + 4 + 4 + 4;
 
 class Writer {
  public:
-  explicit Writer(std::size_t expected) { bytes_.reserve(expected); }
+  explicit Writer(std::string& bytes) : bytes_(bytes) {}
 
   void put_u8(std::uint8_t value) { bytes_.push_back(static_cast<char>(value)); }
   void put_u32(std::uint32_t value) {
@@ -33,10 +34,9 @@ class Writer {
     bytes_.append(text);
   }
   void put_raw(std::string_view raw) { bytes_.append(raw); }
-  std::string take() { return std::move(bytes_); }
 
  private:
-  std::string bytes_;
+  std::string& bytes_;
 };
 
 // Every reading call returns false once the bytes do not suffice; the caller then gives up.
@@ -121,10 +121,10 @@ bool read_document(Reader& reader, const ExtractLimits& limits, ExtractedDocumen
   std::uint32_t warnings = 0, pages = 0;
   if (!reader.u8(kind) || kind > static_cast<std::uint8_t>(DocumentKind::kCode)) return false;
   document.kind = static_cast<DocumentKind>(kind);
-  if (!reader.string(document.title, 4096) || !reader.string(document.language, 64)) return false;
+  if (!reader.string(document.title, kLongestNote) || !reader.string(document.language, 64)) return false;
   if (!reader.count(warnings, 4) || warnings > 2 * limits.pages) return false;
   for (std::uint32_t i = 0; i < warnings; ++i) {
-    if (!reader.string(document.warnings.emplace_back(), 4096)) return false;
+    if (!reader.string(document.warnings.emplace_back(), kLongestNote)) return false;
   }
   if (!reader.count(pages, kLeastPageBytes) || pages > limits.pages) return false;
   std::uint64_t text_bytes = 0;
@@ -140,7 +140,7 @@ bool read_error(Reader& reader, Error& error) {
   std::uint8_t code = 0;
   if (!reader.u8(code) || code > static_cast<std::uint8_t>(ErrorCode::kCancelled)) return false;
   error.code = static_cast<ErrorCode>(code);
-  return reader.string(error.message, 4096) && !error.message.empty() && reader.at_end();
+  return reader.string(error.message, kLongestNote) && !error.message.empty() && reader.at_end();
 }
 
 std::string cut_at_character(std::string_view text, std::size_t limit) {
@@ -149,7 +149,24 @@ std::string cut_at_character(std::string_view text, std::size_t limit) {
   return std::string(text.substr(0, limit));
 }
 
-void write_page(Writer& writer, const ExtractedPage& page) {
+}  // namespace
+
+std::string encode_head(const ExtractedDocument& document, std::size_t page_count) {
+  std::string message;
+  Writer writer(message);
+  writer.put_raw(kMagic);
+  writer.put_u8(1);
+  writer.put_u8(static_cast<std::uint8_t>(document.kind));
+  writer.put_string(cut_at_character(document.title, kLongestNote));
+  writer.put_string(document.language);
+  writer.put_u32(static_cast<std::uint32_t>(document.warnings.size()));
+  for (const std::string& warning : document.warnings) writer.put_string(cut_at_character(warning, kLongestNote));
+  writer.put_u32(static_cast<std::uint32_t>(page_count));
+  return message;
+}
+
+void append_encoded_page(std::string& message, const ExtractedPage& page) {
+  Writer writer(message);
   writer.put_string(page.text);
   writer.put_f32(page.width_points);
   writer.put_f32(page.height_points);
@@ -161,31 +178,24 @@ void write_page(Writer& writer, const ExtractedPage& page) {
   }
 }
 
-}  // namespace
-
 std::string encode_extraction(const Result<ExtractedDocument>& result) {
-  std::size_t expected = 256;
   if (result.ok()) {
+    std::string message = encode_head(*result, result->pages.size());
+    std::size_t expected = message.size();
     for (const ExtractedPage& page : result->pages) {
       expected += kLeastPageBytes + page.text.size() + page.words.size() * kWordBytes;
     }
+    message.reserve(expected);
+    for (const ExtractedPage& page : result->pages) append_encoded_page(message, page);
+    return message;
   }
-  Writer writer(expected);
+  std::string message;
+  Writer writer(message);
   writer.put_raw(kMagic);
-  writer.put_u8(result.ok() ? 1 : 0);
-  if (!result.ok()) {
-    writer.put_u8(static_cast<std::uint8_t>(result.error().code));
-    writer.put_string(cut_at_character(result.error().message, 4096));
-    return writer.take();
-  }
-  writer.put_u8(static_cast<std::uint8_t>(result->kind));
-  writer.put_string(cut_at_character(result->title, 4096));
-  writer.put_string(result->language);
-  writer.put_u32(static_cast<std::uint32_t>(result->warnings.size()));
-  for (const std::string& warning : result->warnings) writer.put_string(cut_at_character(warning, 4096));
-  writer.put_u32(static_cast<std::uint32_t>(result->pages.size()));
-  for (const ExtractedPage& page : result->pages) write_page(writer, page);
-  return writer.take();
+  writer.put_u8(0);
+  writer.put_u8(static_cast<std::uint8_t>(result.error().code));
+  writer.put_string(cut_at_character(result.error().message, kLongestNote));
+  return message;
 }
 
 Result<ExtractedDocument> decode_extraction(std::string_view bytes) {

@@ -21,18 +21,23 @@ namespace {
 
 using Clock = std::chrono::steady_clock;
 
-// Poppler reports syntax errors through a process-wide hook; the count tells a damaged file from an odd one.
+// Poppler reports problems through a process-wide hook.
 struct PopplerErrors {
-  PopplerErrors() { poppler::set_debug_error_function(&PopplerErrors::count_one, &count); }
-  ~PopplerErrors() { poppler::set_debug_error_function(&PopplerErrors::count_one, nullptr); }
+  PopplerErrors() { poppler::set_debug_error_function(&PopplerErrors::note, this); }
+  ~PopplerErrors() { poppler::set_debug_error_function(&PopplerErrors::note, nullptr); }
   PopplerErrors(const PopplerErrors&) = delete;
   PopplerErrors& operator=(const PopplerErrors&) = delete;
 
-  static void count_one(const std::string& /*message*/, void* counter) {
-    if (counter != nullptr) ++*static_cast<std::size_t*>(counter);
+  static void note(const std::string& message, void* object) {
+    if (object == nullptr) return;
+    auto& errors = *static_cast<PopplerErrors*>(object);
+    ++errors.count;
+    errors.missing_tables = errors.missing_tables || message.find("CMap") != std::string::npos ||
+                            message.find("language pack") != std::string::npos;
   }
 
-  std::size_t count = 0;
+  std::size_t count = 0;        // tells a damaged file from an odd one
+  bool missing_tables = false;  // text in fonts that are not embedded was lost
 };
 
 bool ends_like_a_pdf(std::string_view bytes) {
@@ -102,10 +107,11 @@ void warn_about_pages(std::vector<std::string>& warnings, const std::vector<std:
 
 class PdfReading {
  public:
-  PdfReading(const std::string& shown_name, const poppler::document& source, const ExtractLimits& limits)
-      : name_(shown_name), source_(source), limits_(limits) {}
+  PdfReading(const std::string& shown_name, const poppler::document& source, const ExtractLimits& limits,
+             const PageObserver& on_page)
+      : name_(shown_name), source_(source), limits_(limits), on_page_(on_page) {}
 
-  Result<ExtractedDocument> read(bool damaged, std::stop_token stop) {
+  Result<ExtractedDocument> read(const PopplerErrors& errors, bool damaged, std::stop_token stop) {
     const int count = source_.pages();
     if (count <= 0) return unreadable();
     if (static_cast<std::uint64_t>(count) > limits_.pages) {
@@ -123,8 +129,9 @@ class PdfReading {
         break;
       }
       add_page(index);
+      if (on_page_) on_page_(document_.pages.back(), static_cast<std::size_t>(count));
     }
-    return finish(damaged);
+    return finish(errors, damaged);
   }
 
  private:
@@ -150,10 +157,14 @@ class PdfReading {
     document_.pages.push_back(std::move(result));
   }
 
-  Result<ExtractedDocument> finish(bool damaged) {
+  Result<ExtractedDocument> finish(const PopplerErrors& errors, bool damaged) {
     const bool no_text = blank_.size() + broken_.size() == document_.pages.size();
     if ((damaged && no_text) || broken_.size() == document_.pages.size()) return unreadable();
     if (damaged) document_.warnings.emplace_back("the file is damaged or truncated; pages or text may be missing");
+    if (errors.missing_tables) {
+      document_.warnings.emplace_back(
+          "text in some fonts was not read: their character tables are missing (package poppler-data) or out of reach");
+    }
     warn_about_pages(document_.warnings, broken_, " is damaged and was not read", " are damaged and were not read");
     warn_about_pages(document_.warnings, cut_, " holds too much text and was cut", " hold too much text and were cut");
     warn_about_pages(document_.warnings, blank_, " holds no text (scanned?)", " hold no text (scanned?)");
@@ -165,6 +176,7 @@ class PdfReading {
   const std::string& name_;
   const poppler::document& source_;
   const ExtractLimits& limits_;
+  const PageObserver& on_page_;
   ExtractedDocument document_;
   std::uint64_t text_bytes_ = 0;
   std::vector<std::size_t> blank_, broken_, cut_;
@@ -173,7 +185,7 @@ class PdfReading {
 }  // namespace
 
 Result<ExtractedDocument> extract_pdf(const std::string& shown_name, std::string_view bytes,
-                                      const ExtractLimits& limits, std::stop_token stop) {
+                                      const ExtractLimits& limits, std::stop_token stop, const PageObserver& on_page) {
   const Error damaged_error{ErrorCode::kUnreadable,
                             shown_name + " is a damaged or truncated PDF; get an intact copy and add that."};
   if (bytes.size() > static_cast<std::size_t>(INT_MAX)) {
@@ -187,7 +199,7 @@ Result<ExtractedDocument> extract_pdf(const std::string& shown_name, std::string
     return Error{ErrorCode::kEncrypted, shown_name + " needs a password; save a copy without one and add that."};
   }
   const bool damaged = !ends_like_a_pdf(bytes) && errors.count > 0;
-  return PdfReading(shown_name, *document, limits).read(damaged, std::move(stop));
+  return PdfReading(shown_name, *document, limits, on_page).read(errors, damaged, std::move(stop));
 }
 
 void preload_pdf() {

@@ -11,7 +11,7 @@ namespace lectern::retrieval {
 
 // Reads a PDF; `shown_name` starts each error. Poppler keeps a pointer into `bytes` only during the call.
 Result<ExtractedDocument> extract_pdf(const std::string& shown_name, std::string_view bytes,
-                                      const ExtractLimits& limits, std::stop_token stop);
+                                      const ExtractLimits& limits, std::stop_token stop, const PageObserver& on_page);
 
 // Makes Poppler open every file it needs for ordinary text.
 void preload_pdf();

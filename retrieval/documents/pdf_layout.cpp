@@ -83,23 +83,44 @@ bool is_page_number(std::string_view text) {
   return text.size() <= 7 && !text.empty() && text.find_first_not_of("ivxlc") == std::string_view::npos;
 }
 
+// How far the number that ends (else starts) a line is ahead of the page's index; a running title carries a page number
+// that keeps this distance. -1000 when there is none.
+int page_number_offset(std::string_view text, std::uint32_t page) {
+  const auto number_of = [](std::string_view digits) {
+    return digits.size() > 4 ? -1 : std::stoi(std::string(digits));
+  };
+  const std::size_t tail = text.find_last_not_of("0123456789") + 1;  // npos + 1 is 0
+  const std::size_t head = std::min(text.find_first_not_of("0123456789"), text.size());
+  int number = -1;
+  if (tail < text.size()) number = number_of(text.substr(tail));
+  if (number < 0 && head > 0) number = number_of(text.substr(0, head));
+  return number < 0 ? -1000 : number - static_cast<int>(page);
+}
+
 void mark_furniture(const ExtractedDocument& document, std::vector<PdfLine>& lines) {
   const auto in_zone = [&](const PdfLine& line) {
     const float height = document.pages[line.page].height_points;
     return height > 0 && (line.bottom < kTopZone * height || line.top > kBottomZone * height);
   };
   std::map<std::string, std::pair<std::size_t, std::uint32_t>> pages_with;  // count, last page + 1
+  std::map<int, std::size_t> lines_with_offset;
   for (const PdfLine& line : lines) {
     if (!in_zone(line)) continue;
     auto& [count, last] = pages_with[furniture_key(text_of(document, line))];
     if (last != line.page + 1) ++count;
     last = line.page + 1;
+    ++lines_with_offset[page_number_offset(text_of(document, line), line.page)];
   }
-  const std::size_t often = std::max<std::size_t>(3, document.pages.size() / 5);
+  lines_with_offset.erase(-1000);
+  const auto usual = std::max_element(lines_with_offset.begin(), lines_with_offset.end(),
+                                      [](const auto& a, const auto& b) { return a.second < b.second; });
+  const bool numbered =
+      usual != lines_with_offset.end() && usual->second >= std::max<std::size_t>(3, document.pages.size() / 2);
   for (PdfLine& line : lines) {
     if (!in_zone(line)) continue;
     const std::string_view text = text_of(document, line);
-    line.furniture = is_page_number(text) || pages_with[furniture_key(text)].first >= often;
+    line.furniture = is_page_number(text) || pages_with[furniture_key(text)].first >= 3 ||
+                     (numbered && page_number_offset(text, line.page) == usual->first);
   }
 }
 
@@ -320,7 +341,8 @@ bool is_all_capitals(std::string_view line) {
   std::size_t letters = 0;
   for (const char c : line) {
     const auto byte = static_cast<unsigned char>(c);
-    if (std::islower(byte) != 0 || byte >= 0x80) return false;
+    if (std::islower(byte) != 0 || byte >= 0x80 || c == '=' || c == '{' || c == '}' || c == ';' || c == '_')
+      return false;
     if (std::isupper(byte) != 0) ++letters;
   }
   return letters >= 4 && line.size() <= 100;

@@ -5,6 +5,7 @@
 #include <map>
 
 #include "search/text_search.h"
+#include "store/rows.h"
 
 namespace lectern::retrieval {
 namespace {
@@ -33,6 +34,35 @@ Result<std::vector<ChunkId>> rank_by_vectors(const Store& store, Vectors& vector
   return ranked;
 }
 
+SearchHit hit_of(ChunkId id, const StoredChunk& stored) {
+  SearchHit hit;
+  hit.chunk = id;
+  hit.document = stored.document;
+  hit.title = stored.title;
+  hit.path = stored.path;
+  hit.heading = stored.chunk.heading;
+  hit.text = stored.chunk.text;
+  if (stored.kind == DocumentKind::kPdf && !stored.chunk.runs.empty()) hit.page = stored.chunk.runs.front().page + 1;
+  hit.first_line = stored.chunk.first_line;
+  hit.last_line = stored.chunk.last_line;
+  return hit;
+}
+
+// The best `limit` of the ranked chunks; those that were removed since they were ranked are left out.
+std::vector<SearchHit> read_hits(const Database& database, const std::vector<FusedHit>& ranked, std::size_t limit) {
+  std::vector<SearchHit> hits;
+  for (auto next = ranked.begin(); next != ranked.end() && hits.size() < limit; ++next) {
+    for (const auto& [id, stored] : read_chunks(database, std::span(&next->chunk, 1))) {
+      SearchHit hit = hit_of(id, stored);
+      hit.score = next->score;
+      hit.word_rank = next->word_rank;
+      hit.vector_rank = next->vector_rank;
+      hits.push_back(std::move(hit));
+    }
+  }
+  return hits;
+}
+
 }  // namespace
 
 std::vector<FusedHit> fuse(const std::vector<ChunkId>& by_words, const std::vector<ChunkId>& by_vectors) {
@@ -53,20 +83,6 @@ std::vector<FusedHit> fuse(const std::vector<ChunkId>& by_words, const std::vect
   return hits;
 }
 
-SearchHit hit_of(ChunkId id, const StoredChunk& stored) {
-  SearchHit hit;
-  hit.chunk = id;
-  hit.document = stored.document;
-  hit.title = stored.title;
-  hit.path = stored.path;
-  hit.heading = stored.chunk.heading;
-  hit.text = stored.chunk.text;
-  if (stored.kind == DocumentKind::kPdf && !stored.chunk.runs.empty()) hit.page = stored.chunk.runs.front().page + 1;
-  hit.first_line = stored.chunk.first_line;
-  hit.last_line = stored.chunk.last_line;
-  return hit;
-}
-
 Result<std::vector<SearchHit>> search_library(const Store& store, Vectors& vectors, const std::string& query,
                                               const SearchOptions& options, Embedder* embedder,
                                               const std::stop_token& stop) {
@@ -74,31 +90,15 @@ Result<std::vector<SearchHit>> search_library(const Store& store, Vectors& vecto
   const std::size_t depth = std::max<std::size_t>(limit * 2, kDepth);
   if (limit == 0 || query.find_first_not_of(" \t\r\n") == std::string::npos) return std::vector<SearchHit>();
 
-  RETRIEVAL_TRY(const std::vector<ChunkId> by_words, search_words(store, query, options.documents, depth));
   std::vector<ChunkId> by_vectors;
   if (embedder != nullptr) {
     RETRIEVAL_TRY(by_vectors, rank_by_vectors(store, vectors, query, options, *embedder, depth, stop));
   }
   if (stop.stop_requested()) return Error{ErrorCode::kCancelled, "The search was cancelled."};
-
-  std::vector<FusedHit> fused = fuse(by_words, by_vectors);
-  // A little more than asked for: chunks may have been removed since they were ranked.
-  fused.resize(std::min(fused.size(), limit + 10));
-  std::vector<ChunkId> ids;
-  for (const FusedHit& hit : fused) ids.push_back(hit.chunk);
-  RETRIEVAL_TRY(const auto stored, store.chunks(ids));
-  std::vector<SearchHit> hits;
-  auto rank = fused.begin();
-  for (const auto& [id, chunk] : stored) {
-    while (rank->chunk != id) ++rank;
-    if (hits.size() == limit) break;
-    SearchHit hit = hit_of(id, chunk);
-    hit.score = rank->score;
-    hit.word_rank = rank->word_rank;
-    hit.vector_rank = rank->vector_rank;
-    hits.push_back(std::move(hit));
-  }
-  return hits;
+  // Ranking by words and reading see the same state, however much is written meanwhile.
+  return store.read([&](const Database& database) {
+    return read_hits(database, fuse(search_words(database, query, options.documents, depth), by_vectors), limit);
+  });
 }
 
 }  // namespace lectern::retrieval

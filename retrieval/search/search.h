@@ -27,7 +27,4 @@ Result<std::vector<SearchHit>> search_library(const Store& store, Vectors& vecto
                                               const SearchOptions& options, Embedder* embedder,
                                               const std::stop_token& stop);
 
-// A stored chunk as a hit without score.
-SearchHit hit_of(ChunkId id, const StoredChunk& stored);
-
 }  // namespace lectern::retrieval

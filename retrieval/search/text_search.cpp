@@ -11,6 +11,8 @@ namespace lectern::retrieval {
 namespace {
 
 constexpr std::size_t kMostTerms = 64;  // of one query; a pasted page is cut here
+// FTS5 ranks about a million occurrences (term and chunk) in a second.
+constexpr std::int64_t kMostPostings = 20'000;
 
 constexpr std::array<std::string_view, 68> kStopWords = {
     "a",    "about", "all",  "an",    "and",   "any",  "are",   "as",    "at",   "be",   "been",  "but",  "by",   "can",
@@ -32,76 +34,93 @@ std::string lower_case(std::string_view word) {
 bool is_stop_word(const std::string& lower) { return std::ranges::binary_search(kStopWords, lower); }
 
 // Collects distinct quoted terms in order.
-class Expression {
+class Terms {
  public:
   void add(std::string_view term, std::string_view column = "") {
-    if (count_ == kMostTerms) return;
+    if (terms_.size() == kMostTerms) return;
     std::string quoted(column);
     quoted += '"';
     quoted += term;  // words hold no quotes
     quoted += '"';
-    if (!seen_.insert(lower_case(quoted)).second) return;
-    if (!text_.empty()) text_ += " OR ";
-    text_ += quoted;
-    ++count_;
+    if (seen_.insert(lower_case(quoted)).second) terms_.push_back(std::move(quoted));
   }
-  std::string take() { return std::move(text_); }
+  std::vector<std::string> take() { return std::move(terms_); }
 
  private:
-  std::string text_;
+  std::vector<std::string> terms_;
   std::unordered_set<std::string> seen_;
-  std::size_t count_ = 0;
 };
 
-void add_word(Expression& expression, std::string_view word) {
-  expression.add(word);
+void add_word(Terms& terms, std::string_view word) {
+  terms.add(word);
   std::string phrase;
   for (const std::string_view part : identifier_parts(word)) {
-    expression.add(part);
+    terms.add(part);
     if (!phrase.empty()) phrase += ' ';
     phrase += part;
   }
-  if (!phrase.empty()) expression.add(phrase);
-  for (const std::string_view pair : character_pairs(word)) expression.add(pair, "terms : ");
+  if (!phrase.empty()) terms.add(phrase);
+  for (const std::string_view pair : character_pairs(word)) terms.add(pair, "terms : ");
+}
+
+// The rarest terms, as many as can be ranked in time, joined by OR.
+std::string affordable_expression(const Database& database, const std::vector<std::string>& terms) {
+  Statement count =
+      database.prepare("SELECT count(*) FROM (SELECT 1 FROM chunks_fts WHERE chunks_fts MATCH ?1 LIMIT ?2)");
+  std::vector<std::pair<std::int64_t, const std::string*>> by_frequency;
+  for (const std::string& term : terms) {
+    count.bind(1, std::string_view(term)).bind(2, kMostPostings + 1).step();
+    by_frequency.emplace_back(count.integer(0), &term);
+    count.run();
+  }
+  std::ranges::stable_sort(by_frequency, {}, &std::pair<std::int64_t, const std::string*>::first);
+  std::string expression;
+  std::int64_t postings = 0;
+  for (const auto& [frequency, term] : by_frequency) {
+    postings += frequency;
+    if (!expression.empty() && postings > kMostPostings) break;
+    if (frequency == 0) continue;
+    if (!expression.empty()) expression += " OR ";
+    expression += *term;
+  }
+  return expression;
 }
 
 }  // namespace
 
-std::string match_expression(std::string_view query) {
+std::vector<std::string> match_terms(std::string_view query) {
   const std::vector<std::string_view> words = words_of(query);
   const bool only_stop_words =
       std::ranges::all_of(words, [](std::string_view word) { return is_stop_word(lower_case(word)); });
-  Expression expression;
+  Terms terms;
   for (const std::string_view word : words) {
-    if (only_stop_words || !is_stop_word(lower_case(word))) add_word(expression, word);
+    if (only_stop_words || !is_stop_word(lower_case(word))) add_word(terms, word);
   }
-  return expression.take();
+  return terms.take();
 }
 
-Result<std::vector<ChunkId>> search_words(const Store& store, std::string_view query,
-                                          std::span<const DocumentId> documents, std::size_t limit) {
-  const std::string expression = match_expression(query);
-  if (expression.empty()) return std::vector<ChunkId>();
+std::vector<ChunkId> search_words(const Database& database, std::string_view query,
+                                  std::span<const DocumentId> documents, std::size_t limit) {
+  std::vector<ChunkId> chunks;
+  const std::string expression = affordable_expression(database, match_terms(query));
+  if (expression.empty()) return chunks;
   std::string list = "[";
   for (const DocumentId document : documents) {
     if (list.size() > 1) list += ',';
     list += std::to_string(document);
   }
   list += ']';
-  return store.read([&](const Database& database) {
-    std::string sql = "SELECT rowid FROM chunks_fts WHERE chunks_fts MATCH ?1";
-    if (!documents.empty()) {
-      sql += " AND rowid IN (SELECT id FROM chunks WHERE document_id IN (SELECT value FROM json_each(?3)))";
-    }
-    // A heading says what a passage is about; the parts of identifiers are a guess.
-    sql += " ORDER BY bm25(chunks_fts, 1.0, 1.5, 0.5), rowid LIMIT ?2";
-    Statement rows = database.prepare(sql);
-    rows.bind(1, std::string_view(expression)).bind(2, static_cast<std::int64_t>(limit));
-    if (!documents.empty()) rows.bind(3, std::string_view(list));
-    std::vector<ChunkId> chunks;
-    while (rows.step()) chunks.push_back(rows.integer(0));
-    return chunks;
-  });
+  std::string sql = "SELECT rowid FROM chunks_fts WHERE chunks_fts MATCH ?1";
+  if (!documents.empty()) {
+    sql += " AND rowid IN (SELECT id FROM chunks WHERE document_id IN (SELECT value FROM json_each(?3)))";
+  }
+  // A heading says what a passage is about; the parts of identifiers are a guess.
+  sql += " ORDER BY bm25(chunks_fts, 1.0, 1.5, 0.5), rowid LIMIT ?2";
+  Statement rows = database.prepare(sql);
+  rows.bind(1, std::string_view(expression)).bind(2, static_cast<std::int64_t>(limit));
+  if (!documents.empty()) rows.bind(3, std::string_view(list));
+  while (rows.step()) chunks.push_back(rows.integer(0));
+  return chunks;
 }
 
 }  // namespace lectern::retrieval

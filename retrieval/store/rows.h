@@ -29,4 +29,7 @@ std::optional<StoredDocument> read_document(const Database& database, DocumentId
 // Throws StoreFailure kNotFound.
 StoredDocument require_document(const Database& database, DocumentId document);
 
+// As Store::chunks.
+std::vector<std::pair<ChunkId, StoredChunk>> read_chunks(const Database& database, std::span<const ChunkId> ids);
+
 }  // namespace lectern::retrieval

@@ -86,20 +86,22 @@ Result<ExtractedPage> Store::page(DocumentId document, std::uint32_t page) const
   });
 }
 
+std::vector<std::pair<ChunkId, StoredChunk>> read_chunks(const Database& database, std::span<const ChunkId> ids) {
+  std::vector<std::pair<ChunkId, StoredChunk>> found;
+  found.reserve(ids.size());
+  Statement row = database.prepare(
+      "SELECT c.text, c.heading, c.runs, c.first_line, c.last_line, c.hash, d.id, d.title, d.path, d.kind "
+      "FROM chunks c JOIN documents d ON d.id = c.document_id WHERE c.id = ?");
+  for (const ChunkId id : ids) {
+    row.bind(1, id);
+    if (row.step()) found.emplace_back(id, chunk_of(row));
+    row.run();
+  }
+  return found;
+}
+
 Result<std::vector<std::pair<ChunkId, StoredChunk>>> Store::chunks(std::span<const ChunkId> ids) const {
-  return read([&](const Database& database) {
-    std::vector<std::pair<ChunkId, StoredChunk>> found;
-    found.reserve(ids.size());
-    Statement row = database.prepare(
-        "SELECT c.text, c.heading, c.runs, c.first_line, c.last_line, c.hash, d.id, d.title, d.path, d.kind "
-        "FROM chunks c JOIN documents d ON d.id = c.document_id WHERE c.id = ?");
-    for (const ChunkId id : ids) {
-      row.bind(1, id);
-      if (row.step()) found.emplace_back(id, chunk_of(row));
-      row.run();
-    }
-    return found;
-  });
+  return read([&](const Database& database) { return read_chunks(database, ids); });
 }
 
 Result<std::vector<ChunkId>> Store::chunk_ids(std::span<const DocumentId> documents) const {

@@ -31,17 +31,23 @@ using testing::StartsWith;
 
 using Clock = std::chrono::steady_clock;
 
-// A PDF of a few hundred bytes whose page draws 10 ^ depth words through forms that draw forms.
+// A PDF of a few kilobytes: a page with one word, then one that draws 10 ^ depth words through forms that draw forms,
+// then one more with a word.
 std::string bomb(int depth) {
-  std::string pdf =
-      "%PDF-1.4\n1 0 obj<</Type/Catalog/Pages 2 0 R>>endobj\n2 0 obj<</Type/Pages/Kids[3 0 R]/Count 1>>endobj\n";
+  std::string pdf = "%PDF-1.4\n1 0 obj<</Type/Catalog/Pages 2 0 R>>endobj\n";
   const auto stream = [](const std::string& keys, const std::string& content) {
     return "<<" + keys + "/Length " + std::to_string(content.size()) + ">>stream\n" + content + "\nendstream endobj\n";
   };
-  pdf +=
-      "3 0 obj<</Type/Page/Parent 2 0 R/MediaBox[0 0 500 500]/Contents 4 0 R/Resources<</XObject<</X 10 0 "
-      "R>>>>>>endobj\n";
-  pdf += "4 0 obj" + stream("", "/X Do");
+  const auto page = [&](int number, int contents) {
+    pdf += std::to_string(number) + " 0 obj<</Type/Page/Parent 2 0 R/MediaBox[0 0 500 500]/Contents " +
+           std::to_string(contents) + " 0 R/Resources<</Font<</F 5 0 R>>/XObject<</X 10 0 R>>>>>>endobj\n";
+  };
+  const std::string word = "BT /F 9 Tf 1 0 0 1 9 9 Tm (word) Tj ET";
+  pdf += "2 0 obj<</Type/Pages/Kids[3 0 R 6 0 R 7 0 R]/Count 3>>endobj\n";
+  page(3, 4);
+  page(6, 8);
+  page(7, 4);
+  pdf += "4 0 obj" + stream("", word) + "8 0 obj" + stream("", "/X Do");
   pdf += "5 0 obj<</Type/Font/Subtype/Type1/BaseFont/Helvetica>>endobj\n";
   for (int level = 0; level < depth; ++level) {
     std::string content;
@@ -52,8 +58,7 @@ std::string bomb(int depth) {
                   content);
   }
   pdf += std::to_string(10 + depth) + " 0 obj" +
-         stream("/Type/XObject/Subtype/Form/BBox[0 0 500 500]/Resources<</Font<</F 5 0 R>>>>",
-                "BT /F 9 Tf 1 0 0 1 9 9 Tm (word) Tj ET");
+         stream("/Type/XObject/Subtype/Form/BBox[0 0 500 500]/Resources<</Font<</F 5 0 R>>>>", word);
   return pdf + "trailer<</Root 1 0 R>>\n%%EOF\n";
 }
 
@@ -150,6 +155,16 @@ TEST_F(ExtractorProcessTest, EndsADocumentThatTakesTooLong) {
   const auto result = reader(limits).extract(m_scratch.write("slow.pdf", bomb(9)), {});
   EXPECT_LT(Clock::now() - start, 1500ms);
   expectError(result, ErrorCode::kUnreadable, "slow.pdf", "takes too long");
+}
+
+TEST_F(ExtractorProcessTest, KeepsThePagesBeforeABomb) {
+  ExtractorProcessLimits limits;
+  limits.pageTime = 300ms;
+  const auto result = reader(limits).extract(m_scratch.write("bomb.pdf", bomb(9)), {});
+  ASSERT_TRUE(result.ok()) << result.error().message;
+  ASSERT_EQ(result->pages.size(), 1U);
+  EXPECT_EQ(result->pages[0].text, "word");
+  EXPECT_THAT(result->warnings, testing::ElementsAre("pages 2 to 3 not read: page 2 takes too much time or memory"));
 }
 
 TEST_F(ExtractorProcessTest, ReportsEachWayToFail) {

@@ -41,7 +41,7 @@ TEST(PrintableTest, ReplacesInvalidUtf8) {
   EXPECT_EQ(printable("end\xE2\x82"), "end" + replacement + replacement);
 }
 
-TEST(PrintableTest, LineHasNoBreaks) { EXPECT_EQ(printableLine(" a\n\n b\t c \n"), " a b c"); }
+TEST(PrintableTest, LineHasNoBreaks) { EXPECT_EQ(printableLine(" a\n\n b\t c \n"), "a b c"); }
 
 TEST(DurationTest, ReadsLikeSpeech) {
   EXPECT_EQ(duration(3.2), "3 s");

@@ -4,6 +4,7 @@
 #include <gtest/gtest.h>
 
 #include <atomic>
+#include <cmath>
 #include <filesystem>
 #include <fstream>
 #include <memory>
@@ -162,6 +163,49 @@ TEST_F(TinyEngineTest, CallsFromSeveralThreadsWaitForEachOther) {
     }
   }
   EXPECT_EQ(same, 3);
+}
+
+TEST_F(TinyEngineTest, ScoresDependOnlyOnWhatStandsBefore) {
+  const auto engine = open({.threads = 1});
+  ASSERT_NE(engine, nullptr);
+  std::vector<TokenId> tokens;
+  for (TokenId i = 0; i < 150; ++i) tokens.push_back((7 * i * i + 3 * i + 5) % support::kToySize);
+  const auto scores = engine->score(tokens, {});
+  ASSERT_TRUE(scores.ok()) << scores.error().message;
+  ASSERT_EQ(scores->size(), tokens.size() - 1);
+  for (const float score : *scores) {
+    EXPECT_LT(score, 0);
+    EXPECT_GT(score, -50);
+  }
+  const std::vector<TokenId> beginning(tokens.begin(), tokens.begin() + 70);
+  const auto fewer = engine->score(beginning, {});
+  ASSERT_TRUE(fewer.ok());
+  for (std::size_t i = 0; i < fewer->size(); ++i) EXPECT_NEAR((*fewer)[i], (*scores)[i], 1e-4);
+}
+
+// The probabilities of all tokens that may follow add up to one.
+TEST_F(TinyEngineTest, ScoresAreProbabilities) {
+  const auto engine = open({.threads = 1});
+  ASSERT_NE(engine, nullptr);
+  double sum = 0;
+  for (TokenId token = 0; token < support::kTinyRows; ++token) {
+    const auto scores = engine->score({72, 105, token}, {});
+    ASSERT_TRUE(scores.ok());
+    sum += std::exp(scores->back());
+  }
+  EXPECT_NEAR(sum, 1, 1e-5);
+}
+
+TEST_F(TinyEngineTest, WhatCannotBeScored) {
+  const auto engine = open({.threads = 1, .context_tokens = 8});
+  ASSERT_NE(engine, nullptr);
+  for (const std::vector<TokenId>& tokens :
+       {std::vector<TokenId>{}, {1}, {1, -1}, {1, TokenId{support::kTinyRows}}, std::vector<TokenId>(9, 1)}) {
+    EXPECT_EQ(engine->score(tokens, {}).error().code, ErrorCode::kInvalidArgument);
+  }
+  std::stop_source stop;
+  stop.request_stop();
+  EXPECT_EQ(engine->score({1, 2, 3}, stop.get_token()).error().code, ErrorCode::kCancelled);
 }
 
 TEST_F(TinyEngineTest, WrongConversations) {

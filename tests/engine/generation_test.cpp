@@ -24,10 +24,12 @@ class ScriptedModel final : public SequenceModel {
 
   std::int64_t length() const override { return length_; }
 
-  Result<std::span<const float>> append(std::span<const TokenId> tokens, bool want_logits) override {
+  Result<std::span<const float>> append(std::span<const TokenId> tokens, bool want_logits,
+                                        const std::stop_token& stop) override {
     chunks.push_back(static_cast<std::int64_t>(tokens.size()));
     length_ += chunks.back();
     if (on_append) on_append();
+    if (stop.stop_requested()) return Error{ErrorCode::kCancelled, "stopped"};
     if (fail) return Error{ErrorCode::kDevice, "the device is gone"};
     if (!want_logits) return std::span<const float>();
     logits_.assign(support::kTinyRows, 0.0F);
@@ -128,7 +130,7 @@ TEST_F(GenerationTest, PrefillRunsInChunksAndReportsThem) {
 
 TEST_F(GenerationTest, ASequenceThatHoldsTheBeginningIsContinued) {
   ScriptedModel model(tokens("x"));
-  ASSERT_TRUE(model.append(std::vector<TokenId>{1, 2, 3, 4, 5}, false).ok());
+  ASSERT_TRUE(model.append(std::vector<TokenId>{1, 2, 3, 4, 5}, false, {}).ok());
   const auto result = run(model);
   ASSERT_TRUE(result.ok());
   EXPECT_EQ(model.chunks, (std::vector<std::int64_t>{5, 4, 1, 1}));
@@ -266,7 +268,7 @@ TEST_F(GenerationTest, StopTextsDoNotEndReasoning) {
   EXPECT_EQ(result.text, "c ");
 }
 
-TEST_F(GenerationTest, StopsBetweenChunks) {
+TEST_F(GenerationTest, StopsInsideAChunk) {
   ScriptedModel model(tokens("abc"));
   model.on_append = [this] { stop_.request_stop(); };
   const auto result = run(model);
@@ -285,6 +287,17 @@ TEST_F(GenerationTest, StopsBetweenTokensWithTheTextSoFar) {
   ASSERT_TRUE(result.ok());
   EXPECT_EQ(result->finish, FinishReason::kCancelled);
   EXPECT_EQ(result->text, "abc");
+}
+
+TEST_F(GenerationTest, StopsInsideAStepWithTheTextSoFar) {
+  ScriptedModel model(tokens("abcdef"));
+  model.on_append = [&] {
+    if (model.length() == 12) stop_.request_stop();
+  };
+  const auto result = run(model);
+  ASSERT_TRUE(result.ok());
+  EXPECT_EQ(result->finish, FinishReason::kCancelled);
+  EXPECT_EQ(result->text, "ab");
 }
 
 TEST_F(GenerationTest, ErrorsOfTheModelArePassedOn) {

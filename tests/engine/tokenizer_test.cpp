@@ -62,7 +62,7 @@ TEST_F(ToyTokenizerTest, MergesInRankOrder) {
   EXPECT_EQ(tokenizer_->encode("", kIgnore), Ids());
 }
 
-TEST_F(ToyTokenizerTest, AddedTokensAreText_OrTokens) {
+TEST_F(ToyTokenizerTest, AddedTokensAreTextOrTokens) {
   const std::string text = "a<|im_end|><think>b";
   EXPECT_EQ(tokenizer_->encode(text, kRecognise), (Ids{'a', support::kToyTurnEnd, support::kToyThink, 'b'}));
   const Ids plain = tokenizer_->encode(text, kIgnore);

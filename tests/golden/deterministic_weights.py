@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Weights that C++ and Python derive alike from a tensor's name, so that no weight file has to be stored.
 
-Value i of a tensor is a function of FNV-1a(name) and i (a SplitMix64 step), scaled by the tensor's role. The C++ side is
-deterministic_model.cpp in this folder; both must change together.
+Value i of a tensor is a function of FNV-1a(name) and i (a SplitMix64 step), scaled by the tensor's role. The C++ side
+is deterministic_model.cpp in this folder; both must change together.
 """
 
 import json

@@ -33,7 +33,8 @@ TEXTS = [
 
 def tiny_vocabulary():
     letters = "abcdefghijklmnopqrstuvwxyz0123456789"
-    words = ["the", "and", "of", "on", "to", "mat", "cat", "##at", "##ing", "##ed", "##er", "##tion", "par", "con", "re"]
+    words = ["the", "and", "of", "on", "to", "mat", "cat", "##at", "##ing", "##ed", "##er", "##tion", "par", "con",
+             "re"]
     return (["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"] + list(letters) + ["##" + letter for letter in letters]
             + list(".,;:!?'\"()[]<>=-_#%*/") + words)
 

@@ -27,8 +27,8 @@ DEFAULT_LENGTHS = [1, 63, 64, 65, 130, 1000]
 DECODE_STEPS = 32
 DRAFT_STEPS = 3
 WITHOUT_MTP = {"layer_types"}
-# A prompt on which float32 and float64 already disagree this much (one nearly cancelled recurrence output, renormalised)
-# would measure rounding, not correctness. Relative to the range of a row.
+# A prompt on which float32 and float64 already disagree this much (one nearly cancelled recurrence output,
+# renormalised) would measure rounding, not correctness. Relative to the range of a row.
 LARGEST_FLOAT32_DIFFERENCE = 1e-5
 # A router whose last chosen and first dropped expert are closer than this could choose differently in another summation
 # order; such a prompt proves nothing and is replaced by the next seed.

@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Writes qwen_strings.jsonl and wordpiece_strings.jsonl: token ids by Hugging Face `tokenizers`. README.md describes them.
+"""Writes qwen_strings.jsonl and wordpiece_strings.jsonl: token ids by Hugging Face `tokenizers`. README.md describes
+them.
 
     python make_text_golden.py
 """
@@ -49,14 +50,16 @@ def bert_tokenizer():
 
 def is_classified_alike(character):
     """Whether the reference's older Unicode tables agree with current ones about a character."""
+    def normalise(text, clean=False, accents=False, lower=False):
+        return normalizers.BertNormalizer(clean_text=clean, handle_chinese_chars=False, strip_accents=accents,
+                                          lowercase=lower).normalize_str(text)
+
     category = unicodedata.category(character)
-    strip = normalizers.BertNormalizer(clean_text=False, handle_chinese_chars=False, strip_accents=True, lowercase=False)
-    clean = normalizers.BertNormalizer(clean_text=True, handle_chinese_chars=False, strip_accents=False, lowercase=False)
-    lower = normalizers.BertNormalizer(clean_text=False, handle_chinese_chars=False, strip_accents=False, lowercase=True)
     split = len(pre_tokenizers.BertPreTokenizer().pre_tokenize_str(f"a{character}b")) == 3
-    return ((strip.normalize_str("a" + character) == "a") == (category == "Mn")
-            and (clean.normalize_str(f"a{character}b") == "ab") == (category in ("Cc", "Cf", "Co") or character == "\ufffd")
-            and lower.normalize_str(character) == character.lower()
+    is_removed = category in ("Cc", "Cf", "Co") or character == "\ufffd"
+    return ((normalise("a" + character, accents=True) == "a") == (category == "Mn")
+            and (normalise(f"a{character}b", clean=True) == "ab") == is_removed
+            and normalise(character, lower=True) == character.lower()
             and split == (category[0] == "P" or character in string.punctuation))
 
 

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Qwen3-Next in naive double precision, written from the model's equations: the oracle for trunk and MTP logits.
 
-Slow and simple on purpose: the recurrence runs token by token, attention forms the whole score matrix. Run as a program it
-checks the published values of the 70-token example of the tiny configuration.
+Slow and simple on purpose: the recurrence runs token by token, attention forms the whole score matrix. Run as a program
+it checks the published values of the 70-token example of the tiny configuration.
 """
 
 import math
@@ -220,7 +220,8 @@ def example_prompt():
 
 
 PUBLISHED = {  # position: (logits 0..5, argmax, max, L2 norm)
-    0: ([0.754885429, 1.555776527, -0.166640766, -1.609463397, 0.846150972, -0.722173765], 12, 2.337808032, 9.508290712),
+    0: ([0.754885429, 1.555776527, -0.166640766, -1.609463397, 0.846150972, -0.722173765], 12, 2.337808032,
+        9.508290712),
     1: ([0.608498862, 1.328779362, -1.298267639, -0.498998445, 0.638567836, -0.266135120], 51, 2.329879470,
         10.377047139),
     63: ([0.229200998, -0.880043344, 1.409564618, -0.640162156, 1.681326571, -1.069313286], 62, 2.608344979,

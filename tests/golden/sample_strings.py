@@ -54,14 +54,16 @@ MARKS = [chr(c) for c in list(range(0x300, 0x345)) + [0x591, 0x5B0, 0x64B, 0x651
                                                       0x302A, 0x3099, 0x309A, 0xFE0F, 0xFE20]]
 SPACES = [" ", "  ", "   ", "\t", "\n", "\n\n", "\r\n", "\r", "\u00a0", "\u2003", "\u3000", "\u2028", "\u0085", "\v",
           "\f", "\u200b", "\u1680", "\u202f", "        ", " \n ", "\t\t\n", "\n \n", "\ufeff", "\u2060"]
-HAND = ["", " ", "  ", "\n", "\n\n\n", " \n", "\n ", " \n \n ", "\t", "\r\n\r\n", "a", " a", "a ", "  a", "a  b", "a   b",
+HAND = ["", " ", "  ", "\n", "\n\n\n", " \n", "\n ", " \n \n ", "\t", "\r\n\r\n", "a", " a", "a ", "  a", "a  b",
+        "a   b",
         "1", " 1", "12345", "1a2b", "a1", "'s", "'S", "'re'RE'Re", "'ſ", "x's", "'", "''", " 's", "'sa", "'d'm'll",
         "..\n", " ..\n\n", "!\r\n", "?\n a", "a\n\nb", "a \n\n b", "-a", "--a", " -a", "_a_", "\u00a0a", "\ta", "\na",
         "\x00", "a\x00b", "\x01\x02\x7f", "\u00ad", "e\u0301", "é", "\u0301", "A\u030a", "\u212b", "\u2126", "\ufb01",
         "\u1100\u1161\u11a8", "각", "\u0344", "\u0958", "\u2adc", "\U0001d15e", "q\u0323\u0307", "q\u0307\u0323",
         "\ufffd", "\ufffe", "\uffff", "\U0010ffff", "\ue000", "\U000f0000", "İ", "ß", "ẞ", "ŉ", "ǰ", "ΐ", "Ŀ", "ﬃ",
         "Hello, world!", " 1234", "I'M", "你好世界", "x" * 99, "x" * 100, "x" * 101, "é" * 100, "ab" * 300, "1" * 50,
-        " " * 300, "\n" * 100, "=" * 80, "中" * 70, "a b " * 60, "unaffable", "[CLS]", "[SEP] x [MASK]", "[UNK]", "##ing",
+        " " * 300, "\n" * 100, "=" * 80, "中" * 70, "a b " * 60, "unaffable", "[CLS]", "[SEP] x [MASK]", "[UNK]",
+        "##ing",
         "can't", "U.S.A.", "e-mail", "~!@#$%^&*()_+`-={}|[]\\:\";'<>?,./", "¿¡«»‹›“”‘’„‚–—…·•‽⁂※",
         "\u1c89\ua7cb", "x\U000105c0y", "\U0002ebf0\U00010d40", "a\u07fd\u0301", "\u08d4\u0316\u08ca", "\u1df6\u0323"]
 
@@ -117,6 +119,7 @@ def sample_strings(vocabulary_pieces):
     strings += [_slice(rng, rng.choice(PROSE), rng.randint(3, 60)) for _ in range(250)]
     for _ in range(200):
         parts = [rng.choice([rng.choice(SPECIAL), rng.choice(SPACES), _random_mixture(rng, planes, 1),
-                             rng.choice(SPECIAL)[rng.randint(0, 3):], "<|", "|>", "<"]) for _ in range(rng.randint(2, 7))]
+                             rng.choice(SPECIAL)[rng.randint(0, 3):], "<|", "|>", "<"])
+                 for _ in range(rng.randint(2, 7))]
         strings.append("".join(parts))
     return list(dict.fromkeys(strings))

@@ -22,7 +22,7 @@ namespace {
 
 namespace fs = std::filesystem;
 
-constexpr int kKills = 100;
+constexpr int kKills = 60;
 constexpr int kFiles = 40;
 
 class Acknowledge : public IngestSink {

@@ -331,27 +331,6 @@ TEST_F(IngestTest, CancelKeepsWhatWasCommitted) {
   EXPECT_EQ(ingest({scratch / "d"}).added, 15);
 }
 
-TEST_F(IngestTest, CancelInsideALargeDocumentIsQuickAndLeavesNoHalf) {
-  std::string text;
-  for (int i = 0; i < 400'000; ++i) text += "Sentence number " + std::to_string(i) + " says very little.\n";
-  const fs::path file = scratch.write("large.txt", text);
-  std::stop_source source;
-  std::chrono::steady_clock::time_point asked;
-  std::jthread canceller([&] {
-    while (extractor.calls == 0) std::this_thread::sleep_for(std::chrono::milliseconds(1));
-    std::this_thread::sleep_for(std::chrono::milliseconds(900));
-    asked = std::chrono::steady_clock::now();
-    source.request_stop();
-  });
-  const IngestReport report = ingest({file}, nullptr, source.get_token());
-  const auto answered = std::chrono::steady_clock::now();
-  canceller.join();
-  if (!report.cancelled) GTEST_SKIP() << "this machine was too quick to be stopped";
-  EXPECT_LT(std::chrono::duration<double>(answered - asked).count(), 0.2);
-  EXPECT_EQ(library->status()->documents, 0);
-  EXPECT_EQ(library->status()->chunks, 0);
-}
-
 TEST_F(IngestTest, ProgressCountsAndEstimates) {
   for (int i = 0; i < 10; ++i) scratch.write("d/" + std::to_string(i) + ".txt", "text");
   bool estimated = false;
@@ -386,7 +365,7 @@ TEST_F(IngestTest, SearchAndRemoveRunBesideIngest) {
       while (!done) {
         const auto hits = library->search("common word", {.limit = 500, .documents = {}}, &own, {});
         ASSERT_TRUE(hits) << hits.error().message;
-        ASSERT_GE(hits->size(), 190U);
+        ASSERT_EQ(hits->size(), 200U);
       }
     });
   }

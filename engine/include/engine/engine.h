@@ -32,11 +32,15 @@ class Engine {
   // Tokens of the whole chat prompt as generate() would feed it.
   virtual Result<std::int64_t> count_prompt_tokens(const std::vector<ChatMessage>& messages, bool thinking) const = 0;
 
-  // Streams to `sink`. A stop request ends it between two tokens or two prefill chunks with
-  // FinishReason::kCancelled and the text so far. Errors: kInvalidArgument (empty prompt, prompt longer than the
+  // Streams to `sink`. A stop request ends it within one layer of the model with FinishReason::kCancelled and the text
+  // so far. Errors: kInvalidArgument (empty prompt, prompt longer than the
   // context, with both numbers), kOutOfMemory.
   virtual Result<GenerationResult> generate(const GenerationRequest& request, GenerationSink& sink,
                                             std::stop_token stop) = 0;
+
+  // Natural log probability of every token but the first, given those before it: what perplexity is made of.
+  // Errors: kInvalidArgument (fewer than two tokens, more than the context holds, unknown ids), kCancelled, kOutOfMemory.
+  virtual Result<std::vector<float>> score(const std::vector<TokenId>& tokens, std::stop_token stop) = 0;
 };
 
 }  // namespace lectern::engine

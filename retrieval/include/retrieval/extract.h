@@ -4,6 +4,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <filesystem>
+#include <functional>
 #include <stop_token>
 #include <string>
 #include <string_view>
@@ -37,8 +38,11 @@ Result<ExtractedDocument> extract_file(const std::filesystem::path& file, const 
 Result<int> open_document(const std::filesystem::path& file, const ExtractLimits& limits);
 // The whole content from offset 0. Error when the file shrinks, grows or changes meanwhile.
 Result<std::string> read_document(int descriptor, const std::filesystem::path& name, const ExtractLimits& limits);
+// `on_page` hears of each page of a PDF when it is finished, with the number of pages of the document.
+using PageObserver = std::function<void(const ExtractedPage& page, std::size_t page_count)>;
 Result<ExtractedDocument> extract_bytes(const std::filesystem::path& name, std::string_view bytes,
-                                        const ExtractLimits& limits, std::stop_token stop);
+                                        const ExtractLimits& limits, std::stop_token stop,
+                                        const PageObserver& on_page = {});
 
 // Loads what parsers would otherwise open on first use (character set converters, CMap tables), so that a process may
 // give up its right to open files before it parses. `data_directories` lists what must stay readable even then.
@@ -59,5 +63,10 @@ std::string skip_reason(const std::filesystem::path& file);
 // decode treats its input as hostile: every count is checked against the bytes left before anything is allocated.
 std::string encode_extraction(const Result<ExtractedDocument>& result);
 Result<ExtractedDocument> decode_extraction(std::string_view bytes);
+
+// The same message in two parts, for a sender that must be able to send what it has at any moment: encode_head for
+// `page_count` pages (the document's own are not looked at), followed by as many encoded pages.
+std::string encode_head(const ExtractedDocument& document, std::size_t page_count);
+void append_encoded_page(std::string& message, const ExtractedPage& page);
 
 }  // namespace lectern::retrieval

@@ -4,6 +4,7 @@
     evaluate.py WORK OUT [--n 400] [--passages 4] [--words 60 200] [--json FILE]
     evaluate.py WORK OUT --cases FILE      also writes 40 cases for end-to-end tests
     evaluate.py --file CASES OUT           measures hand-written cases (same JSON format)
+--constrained: decoding may only follow a sentence or line of the passages with its mark, or the refusal.
 Greedy decoding. An answer is right when the whole text (sentence and mark, or the refusal) is equal. The passages come
 from documents, names, words and partly relations that training never sees (see make_data.held).
 MTP acceptance: share of answer positions where the first draft of the MTP layer equals the greedy token of the trunk.
@@ -14,9 +15,10 @@ import os
 import time
 
 import torch
+import transformers
 
 from export import load_nano
-from make_data import REFUSAL, Encoder, Maker
+from make_data import REFUSAL, Encoder, Maker, sentences
 
 
 def cases(work, n, k, words, seed=99):
@@ -34,8 +36,29 @@ def cases(work, n, k, words, seed=99):
     return out
 
 
+def allowed(enc, passages, n_prompt):
+    """Function for `generate` that lets only whole sentences or lines of the passages with their mark, or the refusal,
+    pass."""
+    trie = {}
+    texts = [REFUSAL]
+    for i, p in enumerate(passages):
+        for line in p.split("\n"):
+            texts += [f"{s} [{i + 1}]" for s in sentences(line) if s.strip()]
+    for t in texts:
+        node = trie
+        for x in enc.ids(t) + [enc.end]:
+            node = node.setdefault(x, {})
+
+    def f(_, ids):
+        node = trie
+        for x in ids[n_prompt:].tolist():
+            node = node.get(x, {})
+        return list(node) or [enc.end]
+    return f
+
+
 @torch.no_grad()
-def answer(m, enc, prompt, want=None, limit=160):
+def answer(m, hf, enc, prompt, want=None, limit=160, gate=None):
     """(greedy text, drafts right, drafts). With `want` the whole expected answer is tried in one pass first: if every
     token is the most likely one, greedy decoding yields exactly that text."""
     if want is not None:
@@ -47,22 +70,23 @@ def answer(m, enc, prompt, want=None, limit=160):
             z = m.mtp_hidden(ids, y)[0, a - 1:-2]      # row i drafts token i + 2
             d = m.logits(z).argmax(-1) if len(z) else torch.zeros(0)
             return enc.raw.decode(want[:-1], skip_special_tokens=False), int((d == ids[0, a + 1:]).sum()), len(z)
-    ids = list(prompt)
-    for _ in range(limit):                             # plain, without a cache
-        t = int(m.logits(m.hidden(torch.tensor([ids]))[0, -1:]).argmax())
-        if t in (enc.end, enc.eot):
-            break
-        ids.append(t)
-    return enc.raw.decode(ids[len(prompt):], skip_special_tokens=False), 0, 0
+    n = len(want) + 20 if want else limit                # otherwise decode with transformers, which has a cache
+    ids = hf.generate(torch.tensor([prompt]), attention_mask=torch.ones(1, len(prompt), dtype=torch.long), do_sample=False,
+                      max_new_tokens=min(n, limit), eos_token_id=[enc.end, enc.eot], pad_token_id=enc.eot,
+                      prefix_allowed_tokens_fn=gate)[0].tolist()
+    got = [t for t in ids[len(prompt):] if t not in (enc.end, enc.eot)]
+    return enc.raw.decode(got, skip_special_tokens=False), 0, 0
 
 
-def measure(m, enc, todo, show=0):
+def measure(m, hf, enc, todo, show=0, constrained=False):
     r = dict(n=0, exact=0, mark=0, sentence=0, refused_right=0, refused=0, unanswerable=0)
     kinds, good, drafts, t0 = {}, 0, 0, time.time()
     for c in todo:
         ref = c["answer"] is None
         want = REFUSAL if ref else f"{c['answer']} [{c['mark']}]"
-        text, g, d = answer(m, enc, enc.prompt(c["passages"], c["question"]), enc.ids(want) + [enc.end])
+        prompt = enc.prompt(c["passages"], c["question"])
+        gate = allowed(enc, c["passages"], len(prompt)) if constrained else None
+        text, g, d = answer(m, hf, enc, prompt, enc.ids(want) + [enc.end], gate=gate)
         good, drafts = good + g, drafts + d
         right = text == want
         k = kinds.setdefault(c.get("kind", "case"), [0, 0])
@@ -98,14 +122,17 @@ def main():
     ap.add_argument("--cases")
     ap.add_argument("--file")
     ap.add_argument("--show", type=int, default=0)
+    ap.add_argument("--constrained", action="store_true", help="allow only sentences of the passages")
     ap.add_argument("--seed", type=int, default=99)
     a = ap.parse_args()
     torch.set_num_threads(1)
     out = a.paths[-1]
+    hf = transformers.Qwen3NextForCausalLM.from_pretrained(out, dtype=torch.float32).eval()
     m, enc = load_nano(out), Encoder(os.path.join(out, "tokenizer.json"))
+    transformers.logging.set_verbosity_error()
     todo = json.load(open(a.file)) if a.file else cases(a.paths[0], a.n, a.passages, a.words, a.seed)
-    r = measure(m, enc, todo, a.show)
-    r |= dict(passages=a.passages, words=a.words, seed=a.seed)
+    r = measure(m, hf, enc, todo, a.show, a.constrained)
+    r |= dict(constrained=a.constrained, passages=a.passages, words=a.words, seed=a.seed)
     print(json.dumps(r, indent=1))
     if a.json:
         json.dump(r, open(a.json, "w"), indent=1)

@@ -847,6 +847,8 @@ class Maker:
                 q = self.c(u.questions)
                 if self.r.random() < .04:
                     q = q[0].lower() + q[1:].rstrip("?")
+            if q and u.questions and any(v is not u and v.questions and q in v.questions for p in ps for v in p.units):
+                continue
             if q and not any(q == o for o, _ in out):
                 out.append((q, (i, j)))
         return ps, out
@@ -901,10 +903,10 @@ class Encoder:
         return [self.start] + self.user + self.ids(body) + [self.end] + self.nl + [self.start] + self.assistant
 
     def encode(self, passages, turns):
-        """Dict of lists: ids; w = 1 where the token is part of an answer; src = position whose token is copied
+        """Dict of lists: ids; w = weight where the token is part of an answer, else 0; src = position whose token is copied
         (or -1); spans = (position, first, last token of the right sentence) for the positions that must choose it;
-        match = (question position, position of the same word in the right sentence); start = positions that predict
-        the first token of an answer; own = (position in a sentence, first position of that sentence);
+        match = (question position, position of the same word in the right sentence);
+        own = (position in a sentence, first position of that sentence);
         mine = (position in a sentence, position of the number of that passage)."""
         body, at = "", []
         for i, p in enumerate(passages):
@@ -920,7 +922,7 @@ class Encoder:
         off = len(ids)
         ends = [e for _, e in enc.offsets]
         ids += enc.ids
-        w, src, spans, match, start = [0] * len(ids), [-1] * len(ids), [], [], []
+        w, src, spans, match = [0] * len(ids), [-1] * len(ids), [], []
         own, mine = [], []
         for spots in at:
             digit = bisect.bisect_right(ends, spots[0][0] - 3) + off
@@ -940,7 +942,7 @@ class Encoder:
             w += [0] * (len(ids) - len(w))
             src += [-1] * (len(ids) - len(src))
             a0 = len(ids)
-            start.append(a0 - 1)
+            marks = []
             if target is None:
                 ids += self.ids(REFUSAL) + [self.end]
                 src += [-1] * (len(ids) - a0)
@@ -956,10 +958,6 @@ class Encoder:
                 cp = [-1] * len(ans)
                 if last - first + 1 == m and ids[first + 1:last + 1] == ans[1:m]:
                     cp[:m] = range(first, last + 1)
-                    h = bisect.bisect_right(ends, at[i][0][0] - 3) + off  # the digit of "[i]"
-                    for z, t in enumerate(ans[m:]):
-                        if t == ids[h]:
-                            cp[m + z] = h
                     where = {}
                     for z in range(first, last + 1):
                         where.setdefault(self.base.get(ids[z], -1), []).append(z)
@@ -967,10 +965,13 @@ class Encoder:
                         if ids[z] not in self.plain:
                             match += [(z, t) for t in where.get(self.base.get(ids[z], -2), ())]
                     spans += [(z, first, last) for z in [qend, a0 - 2, a0 - 1, a0, a0 + 1] + list(range(a0 + 2, a0 + m, 5))]
+                marks = [a0 + z for z in range(m, len(ans)) if z > m and z < len(ans) - 1]
                 ids += ans + [self.end]
                 src += cp + [-1]
-            w += [1] * (len(ids) - a0)
-        return dict(ids=ids, w=w, src=src, spans=spans, match=match, start=start, own=own, mine=mine)
+            w += [4, 4, 2] + [1] * (len(ids) - a0 - 3)
+            for z in marks:
+                w[z] = 5
+        return dict(ids=ids, w=w, src=src, spans=spans, match=match, own=own, mine=mine)
 
 
 def main():

@@ -28,7 +28,8 @@ from model import Config, Nano, count
 LEVELS = [  # passages (min, max), words per passage (lo, hi), turns
     ((1, 3), (6, 16), 4), ((2, 3), (12, 30), 5), ((2, 3), (20, 50), 5), ((2, 4), (30, 80), 8), ((3, 4), (50, 120), 10),
     ((1, 6), (60, 190), 14)]
-UP = [0.5, 0.6, 0.65, 0.7, 0.72]
+UP = [0.5, 0.5, 0.55, 0.6, 0.6]           # share of exact answers that starts the next level
+FORCE = [0.34, 0.55, 0.63, 0.72, 0.80]    # share of all tokens that starts it at the latest
 
 
 class Stream:
@@ -84,32 +85,40 @@ def round_up(n):
 def collate(rows, T=None, B=None):
     T, B = T or max(len(e["ids"]) for e in rows), B or len(rows)
     ids = torch.zeros(B, T, dtype=torch.long)
-    w, src, turn = torch.zeros(B, T, dtype=torch.bool), torch.full((B, T), -1), torch.full((B, T), -1)
-    real, start = torch.zeros(B, T, dtype=torch.bool), torch.zeros(B, T, dtype=torch.bool)
+    w, wt, src, turn = torch.zeros(B, T, dtype=torch.bool), torch.zeros(B, T), torch.full((B, T), -1), torch.full((B, T), -1)
+    real = torch.zeros(B, T, dtype=torch.bool)
     for b, e in enumerate(rows):
         n = len(e["ids"])
         ids[b, :n] = torch.tensor(e["ids"])
-        w[b, :n] = torch.tensor(e["w"]) > 0
+        wt[b, :n] = torch.tensor(e["w"]).float()
+        w[b] = wt[b] > 0
         src[b, :n] = torch.tensor(e["src"])
         real[b, :n] = True
-        start[b, torch.tensor(e["start"])] = True
         d = torch.diff(w[b].int(), prepend=torch.zeros(1, dtype=torch.int)).clamp(min=0).cumsum(0) - 1
         turn[b] = torch.where(w[b], d, -1)
-    return dict(ids=ids, w=w, src=src, turn=turn, real=real, spans=[e["spans"] for e in rows] + [[]] * (B - len(rows)),
-                match=[e["match"] for e in rows] + [[]] * (B - len(rows)), start=start,
+    return dict(ids=ids, w=w, wt=wt, src=src, turn=turn, real=real, spans=[e["spans"] for e in rows] + [[]] * (B - len(rows)),
+                match=[e["match"] for e in rows] + [[]] * (B - len(rows)), 
                 mine=[random.sample(e["mine"], min(32, len(e["mine"]))) for e in rows] + [[]] * (B - len(rows)),
                 own=[random.sample(e["own"], min(48, len(e["own"]))) for e in rows] + [[]] * (B - len(rows)))
 
 
 def pointer_loss(attn, b, t, p):
-    """Cross entropy of head 0's attention at (row b, position t) towards position p. Returns (loss, accuracy)."""
+    """Cross entropy of the attention of heads 0 and 2 (one of each key/value pair, so that two value vectors carry the
+    token) at (row b, position t) towards position p. Returns (loss, accuracy of head 0)."""
+    l0, acc = head_pointer(attn, b, t, p, 0)
+    l1, _ = head_pointer(attn, b, t, p, attn.h // 2)
+    return (l0 + l1) / 2, acc
+
+
+def head_pointer(attn, b, t, p, head):
     q, k = attn.last_qk
+    kv = head * attn.kv // attn.h
     tot, hit, n = 0.0, 0, 0
     for row in range(q.shape[0]):
         m = b == row
         if not m.any():
             continue
-        s = q[row, t[m], 0] @ k[row, :, 0].t() * attn.d ** -0.5
+        s = q[row, t[m], head] @ k[row, :, kv].t() * attn.d ** -0.5
         s = s.masked_fill(torch.arange(k.shape[1])[None] > t[m][:, None], -1e9)
         tot = tot + F.cross_entropy(s, p[m], reduction="sum")
         hit += int((s.argmax(-1) == p[m]).sum())
@@ -207,9 +216,9 @@ def losses(model, b, mtp, gen):
     na, n = len(ya), len(ya) + len(yc)
     logits = model.logits(F.pad(torch.cat((ya, yc)), (0, 0, 0, -n % 256)))[:n]
     ce = F.cross_entropy(logits, torch.cat((tgt[aw], tgt[ctx])), reduction="none")
-    out = {"ans": ce[:na].mean(), "ctx": ce[na:].mean()}
+    out = {"ans": ce[:na].mean(), "imp": (ce[:na] * (b["wt"][:, 1:][aw] - 1)).mean(), "ctx": ce[na:].mean()}
     ok = logits[:na].argmax(-1) == tgt[aw]
-    copy, start = src[:, 1:] >= 0, b["start"][:, :-1]
+    copy, start = src[:, 1:] >= 0, b["wt"][:, 1:] > 1
     bb, tt = torch.nonzero(copy & ~start, as_tuple=True)
     out["ptr"], ptr_acc = pointer_loss(model.layers[11].mix, bb, tt, src[:, 1:][bb, tt])
     bb, tt = torch.nonzero(copy & start, as_tuple=True)
@@ -219,8 +228,8 @@ def losses(model, b, mtp, gen):
     out["mine"], _ = match_loss(model.layers[3].mix, b["mine"], head=3)
     out["match"], mmass = match_loss(model.layers[3].mix, b["match"])
     out["bal"] = sum(l.moe.aux for l in model.layers) / len(model.layers)
-    first = ce[:na][start[aw]].mean()
-    total = (out["ans"] + 0.15 * first + 0.15 * out["ctx"] + 0.2 * out["ptr"] + 0.15 * out["sel"] + 0.3 * out["span"]
+    y1 = out["ans"] + out["imp"]
+    total = (y1 + 0.15 * out["ctx"] + 0.2 * out["ptr"] + 0.3 * out["sel"] + 0.3 * out["span"]
              + 0.15 * out["match"] + 0.05 * out["own"] + 0.05 * out["mine"] + 0.03 * out["bal"])
     # exact answers per turn (teacher forcing: all tokens right means greedy decoding is right as well)
     rows = torch.nonzero(aw)
@@ -326,7 +335,7 @@ def main():
         for k, v in s.items():
             if v == v:
                 acc.setdefault(k, []).append(v)
-        if lv < len(UP) and st["em"] > UP[lv]:
+        if lv < len(UP) and (st["em"] > UP[lv] or st["seen"] > FORCE[lv] * a.tokens):
             st["level"] += 1
             st["em"] = 0.0
             say(f"level {st['level']} at step {st['step']}, {st['seen']} tokens")
