@@ -108,7 +108,8 @@ OpenedEmbedder openEmbedder(const Locations& locations, int threads) {
   OpenedEmbedder opened;
   Result<fs::path> directory = findModel(locations, kEmbeddingModel);
   if (!directory.ok()) {
-    opened.note = "Search works on words alone; get the embedding model with ./run.";
+    opened.note = "Search works on words alone; get the embedding model with ./run, or put its folder " +
+                  std::string(kEmbeddingModel) + " into " + locations.modelDirectories.front().string() + ".";
     return opened;
   }
   engine::Result<std::unique_ptr<engine::Embedder>> embedder = engine::Embedder::open(*directory, threads);

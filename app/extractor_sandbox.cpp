@@ -168,6 +168,7 @@ bool filterCalls(bool confinedByLandlock) {
                               SCMP_SYS(sched_yield),
                               SCMP_SYS(restart_syscall),
                               SCMP_SYS(setitimer),
+                              SCMP_SYS(sigaltstack),
                               SCMP_SYS(exit),
                               SCMP_SYS(exit_group)});
   const auto self = static_cast<std::uint64_t>(getpid());
@@ -179,9 +180,9 @@ bool filterCalls(bool confinedByLandlock) {
   filter.add(SCMP_ACT_ERRNO(EACCES), {SCMP_SYS(access), SCMP_SYS(faccessat), SCMP_SYS(faccessat2), SCMP_SYS(readlink),
                                       SCMP_SYS(readlinkat), SCMP_SYS(stat), SCMP_SYS(lstat), SCMP_SYS(getcwd)});
   filter.add(SCMP_ACT_ERRNO(ENOTTY), {SCMP_SYS(ioctl)});
-  filter.add(SCMP_ACT_ERRNO(EPERM), {SCMP_SYS(fcntl), SCMP_SYS(prlimit64), SCMP_SYS(getrlimit), SCMP_SYS(getrusage),
-                                     SCMP_SYS(uname), SCMP_SYS(sched_getaffinity), SCMP_SYS(sigaltstack),
-                                     SCMP_SYS(getuid), SCMP_SYS(geteuid), SCMP_SYS(getgid), SCMP_SYS(getegid)});
+  filter.add(SCMP_ACT_ERRNO(EPERM),
+             {SCMP_SYS(fcntl), SCMP_SYS(prlimit64), SCMP_SYS(getrlimit), SCMP_SYS(getrusage), SCMP_SYS(uname),
+              SCMP_SYS(sched_getaffinity), SCMP_SYS(getuid), SCMP_SYS(geteuid), SCMP_SYS(getgid), SCMP_SYS(getegid)});
   return filter.load();
 }
 #else

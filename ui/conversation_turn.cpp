@@ -155,6 +155,10 @@ void ConversationTurn::finish(const retrieval::Answer& answer) {
     muteNotice();
     m_error->setText(text.trimmed().isEmpty() ? tr("Stopped.") : tr("Stopped; the answer is incomplete."));
     m_error->show();
+  } else if (answer.refused) {
+    muteNotice();
+    m_error->setText(tr("Ask in other words, or search the library for what you expect to find."));
+    m_error->show();
   } else if (answer.finish == retrieval::GenerateFinish::kLength) {
     m_error->setText(tr("The answer reached its length limit and is incomplete."));
     m_error->show();

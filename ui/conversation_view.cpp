@@ -157,19 +157,31 @@ void ConversationView::connectController() {
 
 void ConversationView::focusQuestion() { m_question->setFocus(Qt::ShortcutFocusReason); }
 
-void ConversationView::setEmptyState(const QString& hint, const QStringList& suggestions) {
+void ConversationView::setEmptyState(const QString& hint, const QStringList& questions, bool offerSamples) {
   m_emptyHint->setText(hint);
   while (QLayoutItem* item = m_suggestions->takeAt(0)) {
     item->widget()->deleteLater();
     delete item;
   }
-  for (const QString& suggestion : suggestions) {
-    auto* button = new QPushButton(buttonText(suggestion));
-    button->setProperty("suggestion", true);
-    button->setCursor(Qt::PointingHandCursor);
-    connect(button, &QPushButton::clicked, this, [this, suggestion] { ask(suggestion); });
-    m_suggestions->addWidget(button);
+  for (const QString& question : questions) {
+    connect(addSuggestion(question), &QPushButton::clicked, this, [this, question] {
+      focusQuestion();  // the button is about to go
+      ask(question);
+    });
   }
+  if (!offerSamples) return;
+  connect(addSuggestion(tr("Try it with the sample documents")), &QPushButton::clicked, this, [this] {
+    focusQuestion();
+    emit samplesRequested();
+  });
+}
+
+QPushButton* ConversationView::addSuggestion(const QString& text) {
+  auto* button = new QPushButton(buttonText(text));
+  button->setProperty("suggestion", true);
+  button->setCursor(Qt::PointingHandCursor);
+  m_suggestions->addWidget(button);
+  return button;
 }
 
 void ConversationView::setSelection(const std::vector<retrieval::DocumentId>& documents) {

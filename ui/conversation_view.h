@@ -29,13 +29,14 @@ class ConversationView : public QWidget {
   void focusQuestion();
   void ask(const QString& question);
   void stop();
-  // What the empty conversation offers; no suggestions: only the hint.
-  void setEmptyState(const QString& hint, const QStringList& suggestions);
+  // What the empty conversation says and offers: questions to ask, or the sample documents.
+  void setEmptyState(const QString& hint, const QStringList& questions, bool offerSamples);
   // Documents that the "only selected" box refers to.
   void setSelection(const std::vector<retrieval::DocumentId>& documents);
   ConversationTurn* lastTurn() const { return m_turn; }
 
  signals:
+  void samplesRequested();
   void targetActivated(const lectern::ui::ReaderTarget& target);
 
  protected:
@@ -44,6 +45,7 @@ class ConversationView : public QWidget {
  private:
   QWidget* buildQuestionFrame();
   void buildEmptyState();
+  QPushButton* addSuggestion(const QString& text);
   void connectController();
   void beginTurn(const QString& question);
   void endTurn();

@@ -279,17 +279,27 @@ void LibraryPanel::setDocuments(const std::vector<retrieval::DocumentInfo>& docu
 
 void LibraryPanel::showProgress(const retrieval::IngestProgress& progress) {
   if (!m_library->ingesting()) return;
-  m_progressBar->setRange(0, static_cast<int>(progress.files_total));
-  m_progressBar->setValue(static_cast<int>(progress.files_done));
+  const bool embedding = progress.chunks_to_embed > 0;
   const QLocale locale;
-  QString text = tr("%1 of %2 files").arg(locale.toString(progress.files_done), locale.toString(progress.files_total));
-  if (progress.seconds > 0.5 && progress.pages_done > 0) {
-    text +=
-        tr(" · %1 pages/s").arg(locale.toString(static_cast<double>(progress.pages_done) / progress.seconds, 'f', 0));
+  QString text;
+  if (embedding) {
+    m_progressBar->setRange(0, static_cast<int>(progress.chunks_to_embed));
+    m_progressBar->setValue(static_cast<int>(progress.chunks_embedded));
+    text = tr("Search works; learning meanings: %1 of %2 passages")
+               .arg(locale.toString(progress.chunks_embedded), locale.toString(progress.chunks_to_embed));
+    m_documents->clearReading();
+  } else {
+    m_progressBar->setRange(0, static_cast<int>(progress.files_total));
+    m_progressBar->setValue(static_cast<int>(progress.files_done));
+    text = tr("%1 of %2 files").arg(locale.toString(progress.files_done), locale.toString(progress.files_total));
+    if (progress.seconds > 0.5 && progress.pages_done > 0) {
+      const double rate = static_cast<double>(progress.pages_done) / progress.seconds;
+      text += tr(" · %1 pages/s").arg(locale.toString(rate, 'f', rate < 10 ? 1 : 0));
+    }
+    if (!progress.file.empty()) m_documents->setReading(progress);
   }
   if (progress.seconds_left >= 0) text += tr(" · %1 left").arg(durationText(progress.seconds_left));
   m_progressText->setText(text);
-  if (!progress.file.empty()) m_documents->setReading(progress);
   updatePage();
 }
 
@@ -346,7 +356,7 @@ void LibraryPanel::updatePage() {
     m_empty->setText(tr("No passage found."));
     page = m_empty;
   } else if (!searching && m_documents->rowCount() == 0) {
-    m_empty->setText(m_listed ? tr("Drop PDFs, text files or whole folders anywhere on this window.") : QString());
+    m_empty->setText(m_listed ? tr("No documents yet.") : QString());
     page = m_empty;
   }
   m_pages->setCurrentWidget(page);

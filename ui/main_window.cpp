@@ -173,6 +173,7 @@ void MainWindow::buildViewMenu() {
 void MainWindow::connectPanes() {
   connect(m_libraryPanel, &LibraryPanel::targetActivated, m_reader, &ReaderView::open);
   connect(m_conversation, &ConversationView::targetActivated, m_reader, &ReaderView::open);
+  connect(m_conversation, &ConversationView::samplesRequested, this, &MainWindow::offerSamples);
   connect(m_libraryPanel, &LibraryPanel::reportRequested, m_reader, &ReaderView::showPlainText);
   connect(m_libraryPanel, &LibraryPanel::selectionChanged, this,
           [this] { m_conversation->setSelection(m_libraryPanel->selectedDocuments()); });
@@ -201,16 +202,18 @@ void MainWindow::documentsListed(const std::vector<retrieval::DocumentInfo>& doc
   const bool samples = std::any_of(documents.begin(), documents.end(), [this](const retrieval::DocumentInfo& info) {
     return !m_services.samples.empty() && info.path.parent_path() == m_services.samples;
   });
-  if (documents.empty()) {
-    m_conversation->setEmptyState(tr("Drop PDFs, text files or whole folders anywhere on this window. Everything stays "
-                                     "on this machine."),
-                                  {});
-  } else {
-    m_conversation->setEmptyState(tr("Every answer cites its sources. Click a citation to see the sentence."),
-                                  samples ? sampleQuestions(m_services.samples) : QStringList());
-  }
-  if (documents.empty() && !m_settings.samplesOffered.get() && !m_services.samples.empty()) offerSamples();
+  const bool firstStart = !m_settings.samplesOffered.get();
   m_settings.samplesOffered.set(true);
+  if (!documents.empty()) {
+    m_conversation->setEmptyState(tr("Every answer cites its sources. Click a citation to see the sentence."),
+                                  samples ? sampleQuestions(m_services.samples) : QStringList(), false);
+    return;
+  }
+  const bool haveSamples = !m_services.samples.empty();
+  m_conversation->setEmptyState(tr("Drop PDFs, text files or whole folders anywhere on this window.\n"
+                                   "Everything stays on this machine."),
+                                {}, haveSamples && !firstStart);
+  if (haveSamples && firstStart) offerSamples();
 }
 
 void MainWindow::offerSamples() { addPaths({m_services.samples}); }

@@ -10,6 +10,8 @@
 namespace lectern::engine::cpu {
 namespace {
 
+constexpr std::int64_t kMostFloats = std::int64_t{1} << 37;  // half a terabyte: more is a mistake, not a wish
+
 // calloc leaves untouched pages to the system, so that room for later costs nothing now.
 class HostBuffer final : public Buffer {
  public:
@@ -36,8 +38,8 @@ Result<WeightHandle> CpuBackend::take_weight(const HostMatrix& matrix) {
 }
 
 Result<std::unique_ptr<Buffer>> CpuBackend::make_buffer(std::int64_t floats) {
-  auto buffer = std::make_unique<HostBuffer>(static_cast<std::size_t>(floats));
-  if (!buffer->allocated()) {
+  auto buffer = std::make_unique<HostBuffer>(static_cast<std::size_t>(floats <= kMostFloats ? floats : 0));
+  if (floats > kMostFloats || !buffer->allocated()) {
     return Error{ErrorCode::kOutOfMemory, "The system refused " + std::to_string(floats / 262144 + 1) +
                                               " MiB of memory; close other programs or use a shorter context."};
   }

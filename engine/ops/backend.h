@@ -77,24 +77,27 @@ struct ExpertWeights {
 };
 
 // What a device must be able to do. The graph is written over these and contains no test for the device.
-// All tensors live on the device, are row-major float and have at least one row; T is their number of rows. Outputs are
-// fully written. Unless a comment says otherwise nothing overlaps. sigma is the logistic function,
-// silu(x) = x sigma(x). Accumulation is in float or better. Not thread-safe: one graph uses it at a time.
+// All tensors live on the device, are row-major float and have at least one row; T is their number of rows. Shapes must
+// agree as the comments say: the caller's duty, not checked. Outputs are fully written, inputs stay as they are. Unless
+// a comment says otherwise nothing overlaps. sigma is the logistic function, silu(x) = x sigma(x). Accumulation is in
+// float or better. Results depend on the arguments and the number of threads, never on timing. Operations own their
+// working memory; std::bad_alloc for it may leave any of them. Not thread-safe: one graph uses it at a time.
 class Backend {
  public:
   virtual ~Backend() = default;
 
   // --- memory -----------------------------------------------------------------------------------------------------
-  // Takes over a host matrix; the host memory must outlive the handle (the CPU reads mapped files in place).
+  // Takes over a host matrix of F32 or BF16, aligned as its numbers are; the host memory must outlive the handle (the
+  // CPU reads mapped files in place). Errors: kUnsupported (another type), kOutOfMemory.
   virtual Result<WeightHandle> take_weight(const HostMatrix& matrix) = 0;
-  virtual Result<std::unique_ptr<Buffer>> make_buffer(std::int64_t floats) = 0;
-  virtual void copy(const float* from, float* to, std::int64_t floats) = 0;  // on the device
+  virtual Result<std::unique_ptr<Buffer>> make_buffer(std::int64_t floats) = 0;  // Errors: kOutOfMemory, kDevice
+  virtual void copy(const float* from, float* to, std::int64_t floats) = 0;      // on the device
   virtual void upload(std::span<const float> from, float* to) = 0;
   // Waits for all earlier work: the only call that does.
   virtual void download(const float* from, std::span<float> to) = 0;
 
   // --- dense ------------------------------------------------------------------------------------------------------
-  // y[t] = table[tokens[t]]
+  // y[t] = table[tokens[t]]; every token is a row of the table.
   virtual void embed(const Weight& table, std::span<const TokenId> tokens, const Tensor& y) = 0;
   // y[t,n] = sum_k x[t,k] w[n,k] + (accumulate ? y[t,n] : 0)
   virtual void linear(const Tensor& x, const Weight& w, bool accumulate, const Tensor& y) = 0;
@@ -108,6 +111,7 @@ class Backend {
   virtual void rotate(const RotaryTable& table, std::int64_t first, std::int64_t head_dim, const Tensor& x) = 0;
   // Row t of q attends, causally, to cache rows 0 .. length - T + t; the cache already holds the T new rows.
   // y[t,h] = softmax(q[t,h] . k / sqrt(head_dim)) v.   q, y: [T, query_heads * head_dim]
+  // Working memory must not grow with T times length.
   virtual void attend(const Tensor& q, const KvCache& cache, const AttentionShape& shape, const Tensor& y) = 0;
   // y = y sigma(gate)
   virtual void sigmoid_gate(const Tensor& gate, const Tensor& y) = 0;
@@ -121,14 +125,16 @@ class Backend {
   //   beta = sigma(b), g = -exp(a_log) softplus(a + dt_bias)
   //   S = exp(g) S;  S += k (beta (v - S^T k))^T;  o = S^T q
   // qkv: [T, q | k | v], ba: [T, b | a] over value heads, o: [T, value_heads * value_dim].
-  // state: [value_heads, key_dim, value_dim], updated.
+  // state: [value_heads, key_dim, value_dim], updated. How tokens are divided over calls changes rounding only; decay
+  // of any strength gives finite numbers.
   virtual void delta_rule(const Tensor& qkv, const Tensor& ba, const float* a_log, const float* dt_bias,
                           const DeltaShape& shape, float* state, const Tensor& o) = 0;
   // o = rms_norm(o) silu(z), the norm over groups of `width` columns with gain [width].
   virtual void gated_rms_norm(const Tensor& z, const float* gain, std::int64_t width, float eps, const Tensor& o) = 0;
 
   // --- experts ------------------------------------------------------------------------------------------------------
-  // p = softmax(x router^T); the experts_per_token largest (ties: lower index), renormalised when asked;
+  // p = softmax(x router^T); the experts_per_token largest (ties: lower index; numbers that are none: any experts, for
+  // that row alone), renormalised when asked;
   // y += sum_e p_e down_e(silu(gate_e x) up_e x) + sigma(x . shared_router) shared_down(silu(shared_gate x) shared_up
   // x)
   virtual void mixture_of_experts(const Tensor& x, const ExpertWeights& w, const Tensor& y) = 0;

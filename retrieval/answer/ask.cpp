@@ -62,15 +62,14 @@ Result<Answer> ask_unguarded(const Library& library, Generator& generator, Embed
   if (stop.stop_requested()) return cancelled_answer();
   if (!passages) return passages.error();
 
-  GenerateOptions generate = options.generate;
-  generate.max_new_tokens = std::min(generate.max_new_tokens, profile.max_new_tokens);
-  RETRIEVAL_TRY(PackedPrompt packed, pack(library, generator, profile, *passages, question, generate.max_new_tokens));
+  RETRIEVAL_TRY(PackedPrompt packed,
+                pack(library, generator, profile, *passages, question, options.generate.max_new_tokens));
   if (stop.stop_requested()) return cancelled_answer();
   sink.on_context(packed.context);
 
   Relay relay(sink);
   Answer answer;
-  RETRIEVAL_TRY(answer.generation, generator.generate(packed.messages, generate, relay, stop));
+  RETRIEVAL_TRY(answer.generation, generator.generate(packed.messages, options.generate, relay, stop));
   answer.text = answer.generation.text;
   answer.finish = answer.generation.finish;
   answer.context = std::move(packed.context);

@@ -235,19 +235,28 @@ std::string Store::read_only_reason() const {
 
 Error Store::write_error(const SqliteError& error) {
   std::string message = "The library " + directory_.string() + " cannot be written: " + error.what() + ".";
-  if (error.ends_writing()) {
-    const char* remedy =
-        error.code() == SQLITE_FULL ? " Free some disk space and open it again;" : " Check the disk and open it again;";
-    message += remedy;
-    message += " until then it can be searched but not changed.";
-    const std::lock_guard lock(state_mutex_);
-    read_only_reason_ = message;
-  }
-  return {error.ends_writing() ? ErrorCode::kStorage : error_code(error), std::move(message)};
+  if (!error.ends_writing()) return {error_code(error), std::move(message)};
+  message +=
+      error.code() == SQLITE_FULL ? " Free some disk space and open it again;" : " Check the disk and open it again;";
+  message += " until then it can be searched but not changed.";
+  turn_read_only(message);
+  return {ErrorCode::kStorage, std::move(message)};
 }
 
 Error Store::read_error(const SqliteError& error) const {
-  return {error_code(error), "The library " + directory_.string() + " cannot be read: " + error.what() + "."};
+  std::string message = "The library " + directory_.string() + " cannot be read: " + error.what() + ".";
+  if (error_code(error) == ErrorCode::kCorrupt) {
+    message +=
+        " It is damaged and will not be changed any more; restore it from a backup, or add its documents to a "
+        "new one.";
+    turn_read_only(message);
+  }
+  return {error_code(error), std::move(message)};
+}
+
+void Store::turn_read_only(const std::string& reason) const {
+  const std::lock_guard lock(state_mutex_);
+  if (read_only_reason_.empty()) read_only_reason_ = reason;
 }
 
 Result<PutOutcome> Store::put(const DocumentRecord& record, const std::vector<ExtractedPage>& pages,

@@ -151,6 +151,7 @@ class Store {
 
   Error write_error(const SqliteError& error);
   Error read_error(const SqliteError& error) const;
+  void turn_read_only(const std::string& reason) const;
   std::unique_ptr<Database> take_reader() const;
   void give_reader(std::unique_ptr<Database> reader) const;
 
@@ -161,7 +162,7 @@ class Store {
   std::unique_ptr<Database> writer_;  // under write_mutex_; destroyed after the readers: the last to close checkpoints
 
   mutable std::mutex state_mutex_;
-  std::string read_only_reason_;                            // under state_mutex_
+  mutable std::string read_only_reason_;                    // under state_mutex_
   mutable std::vector<std::unique_ptr<Database>> readers_;  // idle ones, under state_mutex_
 };
 

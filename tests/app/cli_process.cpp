@@ -81,6 +81,7 @@ Cli::Running Cli::start(const std::vector<std::string>& arguments, Privilege pri
   std::vector<std::string> words = {LECTERN_CLI};
   words.insert(words.end(), arguments.begin(), arguments.end());
   std::vector<char*> pointers;
+  pointers.reserve(words.size() + 1);
   for (std::string& word : words) pointers.push_back(word.data());
   pointers.push_back(nullptr);
 

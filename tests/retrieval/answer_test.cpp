@@ -128,10 +128,11 @@ TEST_F(AnswerTest, PacksByExactTokenCountAndSaysWhatWasLeftOut) {
     for (int k = 0; k < 36; ++k) text += " w" + std::to_string(i * 1000 + k);
     add(std::to_string(i) + ".txt", fakes::text_document(text));
   }
-  profile.max_new_tokens = 20;
+  AskOptions options;
+  options.generate.max_new_tokens = 20;
   for (const std::int64_t context : {70, 200, 300, 500}) {
     ScriptedGenerator generator("x", context);
-    const auto answer = ask(generator, "reef number");
+    const auto answer = ask(generator, "reef number", options);
     ASSERT_TRUE(answer) << answer.error().message;
     const auto packed = static_cast<std::int64_t>(answer->context.passages.size());
     EXPECT_LE(answer->context.prompt_tokens + 20, context);
@@ -143,7 +144,7 @@ TEST_F(AnswerTest, PacksByExactTokenCountAndSaysWhatWasLeftOut) {
     EXPECT_LE(generator.counts, 6);
   }
   ScriptedGenerator tiny("x", 30);
-  const auto answer = ask(tiny, "reef number");
+  const auto answer = ask(tiny, "reef number", options);
   ASSERT_FALSE(answer);
   EXPECT_EQ(answer.error().code, ErrorCode::kTooLarge);
 }
@@ -165,10 +166,8 @@ TEST_F(AnswerTest, LimitsComeFromOptionsAndProfile) {
         fakes::text_document("The reef of year " + std::to_string(i) + " and sea " + std::to_string(i * 7)));
   }
   profile.max_passages = 4;
-  profile.max_new_tokens = 64;
   ScriptedGenerator generator("x");
   EXPECT_EQ(ask(generator, "reef")->context.passages.size(), 4U);
-  EXPECT_EQ(generator.used.max_new_tokens, 64);
   AskOptions options;
   options.max_passages = 2;
   options.generate.max_new_tokens = 16;

@@ -9,6 +9,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <chrono>
 #include <thread>
 
@@ -159,6 +160,27 @@ TEST_F(StoreTest, DamagedPositionsAreNoticed) {
   reopen();
   EXPECT_EQ(store->chunks(*store->chunk_ids(std::vector{document})).error().code, ErrorCode::kCorrupt);
   EXPECT_EQ(store->page(document, 0).error().code, ErrorCode::kCorrupt);
+}
+
+TEST_F(StoreTest, DamageFoundWhileReadingEndsWriting) {
+  for (int i = 0; i < 50; ++i) put(std::to_string(i), "text " + std::to_string(i) + std::string(3000, 'x'));
+  store.reset();
+  std::string content = read_bounded(file, 1 << 24).value();
+  std::fill(content.begin() + 20 * 4096, content.end(), '\xAA');
+  scratch.write("library/library.sqlite", content);
+  auto opened = Store::open(directory);
+  if (!opened) {
+    EXPECT_EQ(opened.error().code, ErrorCode::kCorrupt);
+    return;
+  }
+  store = std::move(*opened);
+  ErrorCode found = ErrorCode::kCancelled;
+  for (DocumentId document = 1; document <= 50; ++document) {
+    if (const auto page = store->page(document, 0); !page) found = page.error().code;
+  }
+  EXPECT_EQ(found, ErrorCode::kCorrupt);
+  EXPECT_THAT(store->read_only_reason(), HasSubstr("damaged"));
+  EXPECT_EQ(store->remove(1).error().code, ErrorCode::kStorage);
 }
 
 TEST_F(StoreTest, WordIndexStaysInStep) {

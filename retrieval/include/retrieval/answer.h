@@ -23,7 +23,7 @@ struct PromptProfile {
   std::string user = "{passages}\n\nQuestion: {question}";
   std::string refusal = "The passages do not answer this question.";
   int max_passages = 12;
-  std::int64_t max_new_tokens = 512;
+  std::int64_t max_new_tokens = 512;  // for AskOptions::generate when the user has no wish
 };
 
 // Reads a profile from JSON ("system", "prompt", "refusal", "max_passages", "max_new_tokens"), such as a model
@@ -65,8 +65,7 @@ struct Answer {
 
 // retrieve -> pack by exact token count -> generate -> resolve citations -> verify quotations.
 // Errors: kInvalidArgument for an empty question, kNotFound when the library is empty or nothing matches, kTooLarge
-// when not even one passage fits the model's context, kGenerator, kStorage. Cancelling is not an error. At most the
-// smaller of options.generate.max_new_tokens and the profile's are generated.
+// when not even one passage fits the model's context, kGenerator, kStorage. Cancelling is not an error.
 Result<Answer> ask(const Library& library, Generator& generator, Embedder* embedder, const PromptProfile& profile,
                    const std::string& question, const AskOptions& options, AskSink& sink, std::stop_token stop);
 
