@@ -375,12 +375,12 @@ class Passage:
 class Maker:
     """Seeded source of exercises. evaluation=True uses only the held-out pools."""
 
-    def __init__(self, work, seed, evaluation=False):
+    def __init__(self, work, seed, evaluation=False, packages=None):
         self.r = random.Random(seed)
         self.eval = evaluation
         keep = (lambda x, s=10: held(x, s)) if evaluation else (lambda x, s=10: not held(x, s))
         docs = json.load(open(os.path.join(work, "corpus.json")))
-        self.docs = [d for d in docs if keep(d["pkg"] + "/" + d["file"])]
+        self.docs = [d for d in docs if keep(d["pkg"] + "/" + d["file"]) and (not packages or d["pkg"] in packages)]
         self.runs = [p for d in self.docs for p in d["pars"]]
         weights = []
         for d in self.docs:
