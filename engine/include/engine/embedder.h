@@ -26,8 +26,7 @@ class Embedder {
   virtual int max_tokens() const = 0;        // longer texts are cut here
 
   // One unit vector of dimension() floats per text. Errors: kCancelled, kOutOfMemory.
-  virtual Result<std::vector<std::vector<float>>> embed(std::span<const std::string> texts,
-                                                        std::stop_token stop) = 0;
+  virtual Result<std::vector<std::vector<float>>> embed(std::span<const std::string> texts, std::stop_token stop) = 0;
 };
 
 }  // namespace lectern::engine

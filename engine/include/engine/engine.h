@@ -39,7 +39,8 @@ class Engine {
                                             std::stop_token stop) = 0;
 
   // Natural log probability of every token but the first, given those before it: what perplexity is made of.
-  // Errors: kInvalidArgument (fewer than two tokens, more than the context holds, unknown ids), kCancelled, kOutOfMemory.
+  // Errors: kInvalidArgument (fewer than two tokens, more than the context holds, unknown ids), kCancelled,
+  // kOutOfMemory.
   virtual Result<std::vector<float>> score(const std::vector<TokenId>& tokens, std::stop_token stop) = 0;
 };
 

@@ -74,8 +74,8 @@ class [[nodiscard]] Result<void> {
   declaration = std::move(ENGINE_TRY_NAME_(__LINE__)).value()
 
 // As ENGINE_TRY, for Result<void>.
-#define ENGINE_CHECK(expression)                             \
-  do {                                                       \
-    auto engine_check_result = (expression);                 \
+#define ENGINE_CHECK(expression)                                       \
+  do {                                                                 \
+    auto engine_check_result = (expression);                           \
     if (!engine_check_result.ok()) return engine_check_result.error(); \
   } while (false)

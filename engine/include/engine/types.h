@@ -14,8 +14,8 @@ enum class DeviceKind { kCpu, kCuda };
 
 struct EngineOptions {
   DeviceKind device = DeviceKind::kCpu;
-  int threads = 0;                      // 0: one per hardware thread
-  std::int64_t context_tokens = 0;      // 0: the model's own maximum; memory is taken as a sequence grows
+  int threads = 0;                  // 0: one per hardware thread
+  std::int64_t context_tokens = 0;  // 0: the model's own maximum; memory is taken as a sequence grows
   std::int64_t prefill_chunk_tokens = 512;
 };
 

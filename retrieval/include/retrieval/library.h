@@ -24,7 +24,7 @@ struct IngestProgress {
   std::int64_t files_total = 0;  // found so far
   std::int64_t pages_done = 0;
   double seconds = 0;
-  double seconds_left = -1;  // negative: not known yet
+  double seconds_left = -1;          // negative: not known yet
   std::int64_t chunks_embedded = 0;  // by this call, after the last file was read
   std::int64_t chunks_to_embed = 0;
 };

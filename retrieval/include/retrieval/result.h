@@ -72,14 +72,14 @@ class [[nodiscard]] Result<void> {
 // Declares `declaration` from the value of `expression`, or returns its error from the enclosing function.
 #define RETRIEVAL_TRY_CONCAT_(a, b) a##b
 #define RETRIEVAL_TRY_NAME_(line) RETRIEVAL_TRY_CONCAT_(retrieval_try_result_, line)
-#define RETRIEVAL_TRY(declaration, expression)                                        \
-  auto RETRIEVAL_TRY_NAME_(__LINE__) = (expression);                                  \
+#define RETRIEVAL_TRY(declaration, expression)                                           \
+  auto RETRIEVAL_TRY_NAME_(__LINE__) = (expression);                                     \
   if (!RETRIEVAL_TRY_NAME_(__LINE__).ok()) return RETRIEVAL_TRY_NAME_(__LINE__).error(); \
   declaration = std::move(RETRIEVAL_TRY_NAME_(__LINE__)).value()
 
 // As RETRIEVAL_TRY, for Result<void>.
-#define RETRIEVAL_CHECK(expression)                             \
-  do {                                                       \
-    auto retrieval_check_result = (expression);                 \
+#define RETRIEVAL_CHECK(expression)                                          \
+  do {                                                                       \
+    auto retrieval_check_result = (expression);                              \
     if (!retrieval_check_result.ok()) return retrieval_check_result.error(); \
   } while (false)
