@@ -184,7 +184,7 @@ Result<JsonDocument> JsonDocument::parse(std::string text, std::string name, con
 
 Result<JsonDocument> JsonDocument::read(const std::filesystem::path& file, const JsonLimits& limits) {
   ENGINE_TRY(std::string text, read_text_file(file, limits.max_bytes));
-  return parse(std::move(text), file.filename().string(), limits);
+  return parse(std::move(text), file.string(), limits);
 }
 
 Result<std::string> read_text_file(const std::filesystem::path& file, std::size_t max_bytes) {
