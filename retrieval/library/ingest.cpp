@@ -102,6 +102,7 @@ class Ingest {
     walk(
         paths,
         [&](const FoundFile& file) {
+          if (!file.failure.empty()) return tell({file.path, IngestOutcome::kFailed, file.failure});
           std::string reason = file.skip_reason;
           // Directories of code are full of empty marker files; an empty file that was named is reported as failed.
           if (reason.empty() && !file.named && file.state.bytes == 0) reason = "empty";

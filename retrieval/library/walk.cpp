@@ -56,7 +56,16 @@ class TreeWalk {
   };
 
   void skip(const std::string& relative, std::string reason) {
-    visit_({relative.empty() ? root_ : root_ / relative, {}, false, std::move(reason)});
+    visit_({relative.empty() ? root_ : root_ / relative, {}, false, std::move(reason), ""});
+  }
+
+  void fail(const std::string& relative, const char* action, int error) {
+    const fs::path path = relative.empty() ? root_ : root_ / relative;
+    visit_({path,
+            {},
+            false,
+            "",
+            path.string() + " cannot be " + action + ": " + std::strerror(error) + "; check its permissions."});
   }
 
   void enter(int parent, const char* name, const std::string& relative) {
@@ -64,7 +73,7 @@ class TreeWalk {
     const int descriptor = ::openat(parent, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC | O_NONBLOCK);
     DirectoryHandle handle(descriptor < 0 ? nullptr : ::fdopendir(descriptor));
     if (handle == nullptr) {
-      skip(relative, std::string("cannot be opened: ") + std::strerror(errno));
+      fail(relative, "opened", errno);
       if (descriptor >= 0) ::close(descriptor);
       return;
     }
@@ -81,7 +90,7 @@ class TreeWalk {
   void look_at(int parent, const std::string& name, const std::string& relative) {
     struct stat status = {};
     if (::fstatat(parent, name.c_str(), &status, AT_SYMLINK_NOFOLLOW) != 0) {
-      return skip(relative, std::string("cannot be looked at: ") + std::strerror(errno));
+      return fail(relative, "looked at", errno);
     }
     const bool directory = S_ISDIR(status.st_mode);
     if (S_ISLNK(status.st_mode)) return skip(relative, "link");
@@ -93,7 +102,7 @@ class TreeWalk {
     }
     if (!seen_.emplace(status.st_dev, status.st_ino).second) return skip(relative, "second name of a file seen before");
     if (directory) return enter(parent, name.c_str(), relative);
-    visit_({root_ / relative, file_state(status), false, ""});
+    visit_({root_ / relative, file_state(status), false, "", ""});
   }
 
   const fs::path root_;
@@ -122,14 +131,14 @@ void walk(std::span<const fs::path> paths, const std::function<void(const FoundF
     const fs::path real = fs::canonical(path, error);
     struct stat status = {};
     if (error || ::lstat(real.c_str(), &status) != 0) {
-      visit({fs::absolute(path, error), {}, true, ""});  // reading it will say what is wrong
+      visit({fs::absolute(path, error), {}, true, "", ""});  // reading it will say what is wrong
       continue;
     }
     if (!seen.emplace(status.st_dev, status.st_ino).second) continue;
     if (S_ISDIR(status.st_mode)) {
       TreeWalk(real, seen, visit, stop).run();
     } else {
-      visit({real, file_state(status), true, ""});
+      visit({real, file_state(status), true, "", ""});
     }
   }
 }

@@ -18,6 +18,7 @@ struct FoundFile {
   FileState state;
   bool named = false;       // given by the user, not found in a directory
   std::string skip_reason;  // not empty: it is not to be read
+  std::string failure;      // not empty: the system refused to show it
 };
 
 // Visits files and, in name order, everything below directories. In directories links are not followed, each file is

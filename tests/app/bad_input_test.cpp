@@ -107,8 +107,9 @@ TEST_F(BadInputTest, FolderWithoutPermission) {
   fs::permissions(closed, fs::perms::owner_all);
   auto items = itemsOf(finished);
   ASSERT_TRUE(items.count("closed")) << finished.out;
-  EXPECT_THAT(items["closed"]["outcome"], testing::AnyOf("skipped", "failed"));
-  EXPECT_NE(items["closed"]["message"], "");
+  EXPECT_EQ(finished.code, 3) << finished.err;
+  EXPECT_EQ(items["closed"]["outcome"], "failed");
+  EXPECT_THAT(items["closed"]["message"].get<std::string>(), HasSubstr("check its permissions"));
   EXPECT_EQ(items["notes.txt"]["outcome"], "added");
 }
 
