@@ -65,6 +65,7 @@ class [[nodiscard]] Result<void> {
 
 }  // namespace lectern::engine
 
+// NOLINTBEGIN(bugprone-macro-parentheses): a declaration cannot stand in parentheses
 // Declares `declaration` from the value of `expression`, or returns its error from the enclosing function.
 #define ENGINE_TRY_CONCAT_(a, b) a##b
 #define ENGINE_TRY_NAME_(line) ENGINE_TRY_CONCAT_(engine_try_result_, line)
@@ -79,3 +80,4 @@ class [[nodiscard]] Result<void> {
     auto engine_check_result = (expression);                           \
     if (!engine_check_result.ok()) return engine_check_result.error(); \
   } while (false)
+// NOLINTEND(bugprone-macro-parentheses)

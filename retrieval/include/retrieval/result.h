@@ -69,6 +69,7 @@ class [[nodiscard]] Result<void> {
 
 }  // namespace lectern::retrieval
 
+// NOLINTBEGIN(bugprone-macro-parentheses): a declaration cannot stand in parentheses
 // Declares `declaration` from the value of `expression`, or returns its error from the enclosing function.
 #define RETRIEVAL_TRY_CONCAT_(a, b) a##b
 #define RETRIEVAL_TRY_NAME_(line) RETRIEVAL_TRY_CONCAT_(retrieval_try_result_, line)
@@ -83,3 +84,4 @@ class [[nodiscard]] Result<void> {
     auto retrieval_check_result = (expression);                              \
     if (!retrieval_check_result.ok()) return retrieval_check_result.error(); \
   } while (false)
+// NOLINTEND(bugprone-macro-parentheses)
