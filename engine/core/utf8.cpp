@@ -87,6 +87,18 @@ std::string replace_invalid_utf8(std::string_view text) {
   return out;
 }
 
+std::string in_quotes(std::string_view text) {
+  constexpr std::size_t kMostBytes = 80;
+  std::string result(1, '"');
+  for (std::size_t at = 0; at < text.size() && at < kMostBytes;) {
+    const Decoded decoded = decode_utf8(text, at);
+    const bool control = decoded.code < 0x20 || (decoded.code >= 0x7F && decoded.code < 0xA0);
+    append_utf8(result, control ? U'\uFFFD' : decoded.code);
+    at += decoded.length;
+  }
+  return result + '"';
+}
+
 std::size_t incomplete_utf8_tail(std::string_view text) {
   for (std::size_t back = 1; back <= 3 && back <= text.size(); ++back) {
     const std::size_t at = text.size() - back;

@@ -23,6 +23,10 @@ void append_utf8(std::string& out, char32_t code);
 bool is_valid_utf8(std::string_view text);
 std::string replace_invalid_utf8(std::string_view text);
 
+// For messages about untrusted text: in quotation marks, cut after 80 bytes, invalid UTF-8 and control characters
+// replaced by U+FFFD.
+std::string in_quotes(std::string_view text);
+
 // How many bytes at the end of `text` are the start of a sequence that more bytes could complete: 0 to 3.
 std::size_t incomplete_utf8_tail(std::string_view text);
 

@@ -33,7 +33,11 @@ class HostBuffer final : public Buffer {
 }  // namespace
 
 Result<WeightHandle> CpuBackend::take_weight(const HostMatrix& matrix) {
-  if (matrix.dtype == DType::kF16) return Error{ErrorCode::kUnsupported, "The CPU reads weights as F32 or BF16."};
+  if (matrix.cols % block_size(matrix.dtype).elements != 0) {
+    return Error{ErrorCode::kUnsupported, "Rows of " + std::to_string(matrix.cols) +
+                                              " numbers are not whole blocks of " + std::string(name_of(matrix.dtype)) +
+                                              "; convert the model to another type."};
+  }
   return WeightHandle(std::make_unique<CpuWeight>(matrix));
 }
 

@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "core/parallel.h"
+#include "cpu/formed_rows.h"
 #include "cpu/kernels.h"
 #include "ops/backend.h"
 
@@ -27,7 +28,8 @@ inline const HostMatrix& host_of(const Weight& weight) { return static_cast<cons
 
 class CpuBackend final : public Backend {
  public:
-  CpuBackend(int threads, const Kernels& kernels) : team_(threads), kernels_(kernels) {}
+  CpuBackend(int threads, const Kernels& kernels);
+  ~CpuBackend() override;
 
   Result<WeightHandle> take_weight(const HostMatrix& matrix) override;
   Result<std::unique_ptr<Buffer>> make_buffer(std::int64_t floats) override;
@@ -38,15 +40,25 @@ class CpuBackend final : public Backend {
   void embed(const Weight& table, std::span<const TokenId> tokens, const Tensor& y) override;
   void linear(const Tensor& x, const Weight& w, bool accumulate, const Tensor& y) override;
   void add_bias(const float* bias, const Tensor& y) override;
+  void silu_gate(const Tensor& gate, const Tensor& y) override;
   void rms_norm(const Tensor& x, const float* gain, std::int64_t width, float eps, const Tensor& y) override;
 
+  Result<std::unique_ptr<KvCache>> make_kv_cache(const AttentionShape& shape, KvType type) override;
+  Result<void> reserve_kv(KvCache& cache, std::int64_t rows) override;
+  void append_kv(const Tensor& k, const Tensor& v, KvCache& cache) override;
+  void save_rows(const KvCache& cache, std::int64_t first, std::int64_t rows, std::span<std::byte> to) override;
+  void load_rows(std::span<const std::byte> from, KvCache& cache) override;
   void rotate(const RotaryTable& table, std::int64_t first, std::int64_t head_dim, const Tensor& x) override;
   void attend(const Tensor& q, const KvCache& cache, const AttentionShape& shape, const Tensor& y) override;
   void sigmoid_gate(const Tensor& gate, const Tensor& y) override;
 
-  void causal_conv(const Tensor& u, const float* w, std::int64_t taps, float* state, const Tensor& y) override;
-  void delta_rule(const Tensor& qkv, const Tensor& ba, const float* a_log, const float* dt_bias,
-                  const DeltaShape& shape, float* state, const Tensor& o) override;
+  void causal_conv(const Tensor& u, const float* w, std::int64_t taps, const float* state, const Tensor& y) override;
+  void advance_conv(const Tensor& u, std::int64_t taps, float* state) override;
+  void delta_rule(const Tensor& qkv, const Tensor& ba, const DeltaGates& gates, const DeltaShape& shape, float* state,
+                  const Tensor& o) override;
+  void delta_rule_tentative(const Tensor& qkv, const Tensor& ba, const DeltaGates& gates, const DeltaShape& shape,
+                            const float* state, float* changes, const Tensor& o) override;
+  void apply_changes(const float* changes, std::int64_t rows, const DeltaShape& shape, float* state) override;
   void gated_rms_norm(const Tensor& z, const float* gain, std::int64_t width, float eps, const Tensor& o) override;
 
   void mixture_of_experts(const Tensor& x, const ExpertWeights& w, const Tensor& y) override;
@@ -86,20 +98,40 @@ class CpuBackend final : public Backend {
                        [&](std::int64_t i) { body(i * step, std::min(count, (i + 1) * step)); });
   }
 
-  // Rows sorted by expert, and what is computed from them; kept between calls because new pages are slow.
-  struct ExpertRows {
-    std::vector<float> input;  // [rows, d]; in the end the experts' outputs
-    std::vector<float> gates;  // [rows, width of the widest expert]
-    std::vector<float> inner;  // the same
-  };
-  struct Routing;
-  Routing route(const Tensor& x, const ExpertWeights& w);
-  void expand(const Routing& routing, std::int64_t depth);
-  void contract(const Routing& routing, std::int64_t depth);
+  // body(first, last) for slices of a product's columns, each a share of the weights that fits the caches.
+  template <class Body>
+  void weight_slices(const HostMatrix& w, std::int64_t rows, const Body& body) {
+    if (w.rows * w.cols * rows < 2 * kWorthSharing) {
+      body(std::int64_t{0}, w.rows);
+      return;
+    }
+    const std::int64_t step = rows <= kSmallBatchRows ? slice_of(w.dtype, w.cols, w.rows) : kTileColumns;
+    team_.parallel_for((w.rows + step - 1) / step,
+                       [&](std::int64_t i) { body(i * step, std::min(w.rows, (i + 1) * step)); });
+  }
+
+  static constexpr std::int64_t kTileColumns = 64;  // of a product with many rows, in one task
+
+  // Rows of a weight that one task of a small batch reads: long enough runs of memory, a few tasks for each thread.
+  std::int64_t slice_of(DType type, std::int64_t cols, std::int64_t rows) const;
+  void form_rows(const Tensor& x, Form form, FormedRows& to);
+
+  struct Experts;
+  void route(const Tensor& x, const ExpertWeights& w);
+  void form_inputs(const Tensor& x);
+  void expand(std::int64_t rows);
+  void form_inner(std::int64_t rows);
+  void contract(std::int64_t rows, const Tensor& y);
+
+  void attend_ranges(const Tensor& q, const KvCache& cache, std::int64_t before, const AttentionShape& shape,
+                     std::int64_t range, const Tensor& y);
+  float* attention_memory(std::int64_t floats);  // on a cache line, kept between calls
 
   ThreadTeam team_;
   const Kernels& kernels_;
-  ExpertRows expert_rows_;
+  FormedRows linear_rows_;
+  std::unique_ptr<Experts> experts_;  // memory of mixture_of_experts()
+  std::vector<float> attention_memory_;
 };
 
 }  // namespace lectern::engine::cpu

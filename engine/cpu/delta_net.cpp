@@ -11,10 +11,16 @@ namespace lectern::engine::cpu {
 namespace {
 
 constexpr std::int64_t kChunk = 64;
-constexpr std::int64_t kSolveBlock = 8;     // rows of a chunk that are solved one by one
-constexpr std::int64_t kRecurrentRows = 8;  // at most this many rows go one by one: the chunked form has no gain there
+constexpr std::int64_t kSolveBlock = 8;                   // rows of a chunk that are solved one by one
+constexpr std::int64_t kRecurrentRows = kSmallBatchRows;  // go one by one: the chunked form has no gain there
 constexpr float kLengthEpsilon = 1e-6F;
 constexpr float kStrongestDecay = -1e4F;  // exp() of it is 0; keeps running sums finite
+
+// S = keep S + k change^T
+void apply_change(const Kernels& kernels, float keep, const float* k, const float* change, std::int64_t dk,
+                  std::int64_t dv, float* state) {
+  for (std::int64_t i = 0; i < dk; ++i) kernels.blend(keep, k[i], change, state + i * dv, dv);
+}
 
 float softplus(float x) { return x > 20.0F ? x : std::log1p(std::exp(x)); }
 
@@ -33,6 +39,8 @@ class DeltaHead {
         out_(static_cast<std::size_t>(capacity * dv_)),
         decay_(static_cast<std::size_t>(capacity)),
         beta_(static_cast<std::size_t>(capacity)) {
+    both_.resize(static_cast<std::size_t>(2 * dk_));
+    seen_.resize(static_cast<std::size_t>(2 * dv_));
     if (capacity <= kRecurrentRows) return;
     turned_.resize(k_.size());
     pairs_.resize(static_cast<std::size_t>(capacity * capacity));
@@ -49,21 +57,25 @@ class DeltaHead {
   }
 
   // S = exp(g) S; S += k (beta (v - S^T k))^T; o = S^T q, with one pass to read S and one to write it:
-  // o = exp(g) S^T q + (q . k) change, where S is the state before.
-  void step(std::int64_t index, float* o) {
+  // o = exp(g) S^T q + (q . k) change, where S is the state before. `record` (optional): [k | change | exp(g)].
+  void step(std::int64_t index, float* o, float* record) {
     const float* k = key(index);
     const float* q = query(index);
     const float keep = from_start(index);
     float* change = value(index);
-    float* memory = out_.data();
-    std::fill_n(memory, dv_, 0.0F);
-    std::fill_n(o, dv_, 0.0F);
-    kernels_.combine({k, dk_, 1, dk_, state_, dv_, dv_, memory, dv_});
-    kernels_.combine({q, dk_, 1, dk_, state_, dv_, dv_, o, dv_});
-    kernels_.add_scaled(-keep, memory, change, dv_);
+    std::copy_n(k, dk_, both_.data());
+    std::copy_n(q, dk_, both_.data() + dk_);
+    std::fill(seen_.begin(), seen_.end(), 0.0F);
+    kernels_.combine({both_.data(), dk_, 2, dk_, state_, dv_, dv_, seen_.data(), dv_});
+    kernels_.add_scaled(-keep, seen_.data(), change, dv_);
     kernels_.scale(beta_[static_cast<std::size_t>(index)], change, dv_);
+    std::copy_n(seen_.data() + dv_, dv_, o);
     kernels_.blend(keep, kernels_.dot(q, k, dk_), change, o, dv_);
-    for (std::int64_t i = 0; i < dk_; ++i) kernels_.blend(keep, k[i], change, state_ + i * dv_, dv_);
+    apply_change(kernels_, keep, k, change, dk_, dv_, state_);
+    if (record == nullptr) return;
+    std::copy_n(k, dk_, record);
+    std::copy_n(change, dv_, record + dk_);
+    record[dk_ + dv_] = keep;
   }
 
   // The same for rows 0 .. rows - 1 at once. With G the running sum of g, every exponent below is at most 0.
@@ -158,6 +170,8 @@ class DeltaHead {
   std::vector<float> q_, k_, v_, out_;
   std::vector<double> decay_;  // g of each row; running sums during chunk(), whose differences must stay exact
   std::vector<float> beta_;
+  std::vector<float> both_;    // [2, dk]: a key and its query
+  std::vector<float> seen_;    // [2, dv]: what the state holds for them
   std::vector<float> turned_;  // scaled keys: [rows, dk], later [dk, rows]
   std::vector<float> pairs_;   // [capacity, capacity]
   std::vector<float> weights_;
@@ -165,7 +179,7 @@ class DeltaHead {
 
 }  // namespace
 
-void CpuBackend::causal_conv(const Tensor& u, const float* w, std::int64_t taps, float* state, const Tensor& y) {
+void CpuBackend::causal_conv(const Tensor& u, const float* w, std::int64_t taps, const float* state, const Tensor& y) {
   const std::int64_t channels = u.cols;
   const std::int64_t kept = taps - 1;
   const auto input = [&](std::int64_t t) { return t < 0 ? state + (kept + t) * channels : u.row(t); };
@@ -186,43 +200,95 @@ void CpuBackend::causal_conv(const Tensor& u, const float* w, std::int64_t taps,
       kernels_.silu(out, count);
     }
   });
-  // The last `kept` inputs of (state, u); fewer rows than that leave some of the old ones.
+}
+
+void CpuBackend::advance_conv(const Tensor& u, std::int64_t taps, float* state) {
+  const std::int64_t kept = taps - 1;
+  const auto row_bytes = static_cast<std::size_t>(u.cols) * sizeof(float);
   for (std::int64_t i = 0; i < kept; ++i) {
-    std::memmove(state + i * channels, input(u.rows - kept + i), static_cast<std::size_t>(channels) * sizeof(float));
+    const std::int64_t t = u.rows - kept + i;
+    std::memmove(state + i * u.cols, t < 0 ? state + (kept + t) * u.cols : u.row(t), row_bytes);
   }
 }
 
-void CpuBackend::delta_rule(const Tensor& qkv, const Tensor& ba, const float* a_log, const float* dt_bias,
-                            const DeltaShape& shape, float* state, const Tensor& o) {
+namespace {
+
+// Where the parts of a row of qkv begin for one value head.
+struct HeadPlace {
+  std::int64_t query, key, value;
+};
+
+HeadPlace place_of(const DeltaShape& shape, std::int64_t head) {
   const std::int64_t keys = shape.key_heads * shape.key_dim;
-  const std::int64_t per_key = shape.value_heads / shape.key_heads;
-  const std::int64_t capacity = std::min(kChunk, qkv.rows);
+  const std::int64_t query = head / (shape.value_heads / shape.key_heads) * shape.key_dim;
+  return {query, keys + query, 2 * keys + head * shape.value_dim};
+}
+
+// Rows [first, first + rows) of one head.
+void load_head(const Tensor& qkv, const Tensor& ba, const DeltaGates& gates, const DeltaShape& shape, std::int64_t h,
+               std::int64_t first, std::int64_t rows, DeltaHead& head) {
+  const HeadPlace at = place_of(shape, h);
+  for (std::int64_t i = 0; i < rows; ++i) {
+    const float* row = qkv.row(first + i);
+    const float* gate = ba.row(first + i);
+    const float beta = 1.0F / (1.0F + std::exp(-gate[h]));
+    const float g = std::max(kStrongestDecay, gates.rate[h] * softplus(gate[shape.value_heads + h] + gates.dt_bias[h]));
+    head.load(i, row + at.query, row + at.key, row + at.value, g, beta);
+  }
+}
+
+}  // namespace
+
+void CpuBackend::delta_rule(const Tensor& qkv, const Tensor& ba, const DeltaGates& gates, const DeltaShape& shape,
+                            float* state, const Tensor& o) {
+  const std::int64_t size = shape.key_dim * shape.value_dim;
   const auto run_head = [&](std::int64_t h) {
-    DeltaHead head(kernels_, shape, state + h * shape.key_dim * shape.value_dim, capacity);
-    const std::int64_t q_at = h / per_key * shape.key_dim;
-    const std::int64_t v_at = 2 * keys + h * shape.value_dim;
-    const float rate = -std::exp(a_log[h]);
+    DeltaHead head(kernels_, shape, state + h * size, std::min(kChunk, qkv.rows));
     for (std::int64_t first = 0; first < qkv.rows; first += kChunk) {
       const std::int64_t rows = std::min(kChunk, qkv.rows - first);
-      for (std::int64_t i = 0; i < rows; ++i) {
-        const float* row = qkv.row(first + i);
-        const float* gates = ba.row(first + i);
-        const float beta = 1.0F / (1.0F + std::exp(-gates[h]));
-        const float g = std::max(kStrongestDecay, rate * softplus(gates[shape.value_heads + h] + dt_bias[h]));
-        head.load(i, row + q_at, row + keys + q_at, row + v_at, g, beta);
-      }
+      load_head(qkv, ba, gates, shape, h, first, rows, head);
       float* out = o.row(first) + h * shape.value_dim;
       if (rows > kRecurrentRows) {
         head.chunk(rows, out, o.cols);
       } else {
-        for (std::int64_t i = 0; i < rows; ++i) head.step(i, out + i * o.cols);
+        for (std::int64_t i = 0; i < rows; ++i) head.step(i, out + i * o.cols, nullptr);
       }
     }
   };
-  slices(shape.value_heads, 1, 4 * qkv.rows * shape.key_dim * shape.value_dim,
-         [&](std::int64_t first, std::int64_t last) {
-           for (std::int64_t h = first; h < last; ++h) run_head(h);
-         });
+  slices(shape.value_heads, 1, 4 * qkv.rows * size, [&](std::int64_t first, std::int64_t last) {
+    for (std::int64_t h = first; h < last; ++h) run_head(h);
+  });
+}
+
+void CpuBackend::delta_rule_tentative(const Tensor& qkv, const Tensor& ba, const DeltaGates& gates,
+                                      const DeltaShape& shape, const float* state, float* changes, const Tensor& o) {
+  const std::int64_t size = shape.key_dim * shape.value_dim;
+  const std::int64_t record = shape.key_dim + shape.value_dim + 1;
+  const auto run_head = [&](std::int64_t h) {
+    std::vector<float> copy(state + h * size, state + (h + 1) * size);
+    DeltaHead head(kernels_, shape, copy.data(), qkv.rows);
+    load_head(qkv, ba, gates, shape, h, 0, qkv.rows, head);
+    for (std::int64_t i = 0; i < qkv.rows; ++i) {
+      head.step(i, o.row(i) + h * shape.value_dim, changes + (i * shape.value_heads + h) * record);
+    }
+  };
+  slices(shape.value_heads, 1, 4 * qkv.rows * size, [&](std::int64_t first, std::int64_t last) {
+    for (std::int64_t h = first; h < last; ++h) run_head(h);
+  });
+}
+
+void CpuBackend::apply_changes(const float* changes, std::int64_t rows, const DeltaShape& shape, float* state) {
+  const std::int64_t size = shape.key_dim * shape.value_dim;
+  const std::int64_t record = shape.key_dim + shape.value_dim + 1;
+  slices(shape.value_heads, 1, rows * size, [&](std::int64_t first, std::int64_t last) {
+    for (std::int64_t h = first; h < last; ++h) {
+      for (std::int64_t i = 0; i < rows; ++i) {
+        const float* change = changes + (i * shape.value_heads + h) * record;
+        apply_change(kernels_, change[record - 1], change, change + shape.key_dim, shape.key_dim, shape.value_dim,
+                     state + h * size);
+      }
+    }
+  });
 }
 
 }  // namespace lectern::engine::cpu

@@ -1,39 +1,47 @@
 // SPDX-License-Identifier: Apache-2.0
 // Matrix products, norms and element-wise operations.
 #include <algorithm>
-#include <bit>
 #include <cmath>
-#include <cstring>
 #include <numbers>
 
 #include "cpu/cpu_backend.h"
+#include "quant/formats.h"
 
 namespace lectern::engine::cpu {
 
 void CpuBackend::embed(const Weight& table, std::span<const TokenId> tokens, const Tensor& y) {
   const HostMatrix& host = host_of(table);
-  for (std::size_t t = 0; t < tokens.size(); ++t) {
-    const std::int64_t from = tokens[t] * host.cols;
-    float* to = y.row(static_cast<std::int64_t>(t));
-    if (host.dtype == DType::kF32) {
-      std::memcpy(to, static_cast<const float*>(host.data) + from, static_cast<std::size_t>(host.cols) * sizeof(float));
-      continue;
-    }
-    const auto* bits = static_cast<const std::uint16_t*>(host.data) + from;
-    for (std::int64_t i = 0; i < host.cols; ++i)
-      to[i] = std::bit_cast<float>(static_cast<std::uint32_t>(bits[i]) << 16);
-  }
+  slices(y.rows, 1, y.cols, [&](std::int64_t first, std::int64_t last) {
+    for (std::int64_t t = first; t < last; ++t) read_row(host, tokens[static_cast<std::size_t>(t)], y.row(t));
+  });
+}
+
+std::int64_t CpuBackend::slice_of(DType type, std::int64_t cols, std::int64_t rows) const {
+  constexpr std::int64_t kBytes = 160 * 1024;
+  std::int64_t slice = 256;
+  while (slice > 16 && (slice * bytes_of(type, cols) > kBytes || slice * 2 * team_.size() > rows)) slice /= 2;
+  return slice;
+}
+
+void CpuBackend::form_rows(const Tensor& x, Form form, FormedRows& to) {
+  to.reset(form, x.rows, x.cols);
+  slices(x.rows, 1, x.cols, [&](std::int64_t first, std::int64_t last) {
+    for (std::int64_t t = first; t < last; ++t) to.set(kernels_, t, x.row(t), x.cols);
+  });
 }
 
 void CpuBackend::linear(const Tensor& x, const Weight& w, bool accumulate, const Tensor& y) {
   const HostMatrix& host = host_of(w);
-  slices(host.rows, 16, x.rows * x.cols, [&](std::int64_t first, std::int64_t last) {
-    // Blocks of rows keep their part of x in the cache while the slice of w passes by.
-    constexpr std::int64_t kRows = 48;  // a multiple of every tile height
-    for (std::int64_t row = 0; row < x.rows; row += kRows) {
-      kernels_.multiply({x.row(row), x.cols, std::min(kRows, x.rows - row), x.cols, host.data, host.dtype, host.cols,
-                         y.row(row), y.cols, first, last, accumulate});
-    }
+  form_rows(x, kernels_.form_for(host.dtype, x.rows), linear_rows_);
+  weight_slices(host, x.rows, [&](std::int64_t first, std::int64_t last) {
+    kernels_.multiply_stored(
+        {linear_rows_.rows(0), linear_rows_.form(), x.rows, &host, first, last, y.data + first, y.cols, accumulate});
+  });
+}
+
+void CpuBackend::silu_gate(const Tensor& gate, const Tensor& y) {
+  slices(y.rows, 1, y.cols, [&](std::int64_t first, std::int64_t last) {
+    kernels_.silu_multiply(gate.row(first), y.row(first), (last - first) * y.cols);
   });
 }
 

@@ -10,29 +10,35 @@
 namespace lectern::engine::cpu {
 namespace {
 
-constexpr std::int64_t kColumns = 64;  // of one task
+constexpr std::int64_t kMostOutputColumns = 128;  // of one task of the experts' last product
+constexpr std::int64_t kOutputRows = 64;          // of its working memory
 
 struct Choice {
   std::int64_t expert = 0;
   float weight = 0;
 };
 
-// The `count` largest of softmax(logits), ties to the lower index.
+// The `count` largest of softmax(logits), ties to the lower index. Comparisons with numbers that are none are false,
+// which leaves some experts chosen, each once.
 void choose_experts(const float* logits, std::int64_t experts, std::int64_t count, bool normalise, Choice* choices) {
-  std::vector<std::int64_t> order(static_cast<std::size_t>(experts));
-  std::iota(order.begin(), order.end(), 0);
-  std::partial_sort(order.begin(), order.begin() + count, order.end(), [&](std::int64_t a, std::int64_t b) {
-    return logits[a] > logits[b] || (logits[a] == logits[b] && a < b);
-  });
-  const float largest = logits[order.front()];
-  float all = 0;
-  for (std::int64_t e = 0; e < experts; ++e) all += std::exp(logits[e] - largest);
-  float chosen = 0;
-  for (std::int64_t i = 0; i < count; ++i) {
-    choices[i] = {order[static_cast<std::size_t>(i)], std::exp(logits[order[static_cast<std::size_t>(i)]] - largest)};
-    chosen += choices[i].weight;
+  for (std::int64_t e = 0; e < experts; ++e) {
+    std::int64_t place = std::min(e, count);
+    if (e >= count && !(logits[e] > choices[count - 1].weight)) continue;
+    if (e >= count) --place;
+    for (; place > 0 && logits[e] > choices[place - 1].weight; --place) choices[place] = choices[place - 1];
+    choices[place] = {e, logits[e]};
   }
-  for (std::int64_t i = 0; i < count; ++i) choices[i].weight /= normalise ? chosen : all;
+  const float largest = choices[0].weight;
+  float sum = 0;
+  for (std::int64_t i = 0; i < count; ++i) {
+    choices[i].weight = std::exp(choices[i].weight - largest);
+    sum += choices[i].weight;
+  }
+  if (!normalise) {
+    sum = 0;
+    for (std::int64_t e = 0; e < experts; ++e) sum += std::exp(logits[e] - largest);
+  }
+  for (std::int64_t i = 0; i < count; ++i) choices[i].weight /= sum;
 }
 
 // Matrices of one expert and the rows that chose it: rows [first, first + rows) of the sorted order.
@@ -50,150 +56,217 @@ struct Task {
   std::int64_t last = 0;
 };
 
-std::vector<Task> split(const std::vector<Group>& groups, const HostMatrix* Group::*matrix) {
-  std::vector<Task> tasks;
-  for (const Group& group : groups) {
-    const std::int64_t columns = (group.*matrix)->rows;
-    for (std::int64_t first = 0; first < columns; first += kColumns) {
-      tasks.push_back({&group, first, std::min(columns, first + kColumns)});
-    }
-  }
-  return tasks;
-}
-
-// Room for `count` numbers, not initialised when it was there before.
-float* grown(std::vector<float>& memory, std::int64_t count) {
+// Room for `count` elements; what was there before stays as it is.
+template <class T>
+T* room(std::vector<T>& memory, std::int64_t count) {
   if (memory.size() < static_cast<std::size_t>(count)) memory.resize(static_cast<std::size_t>(count));
   return memory.data();
 }
 
-}  // namespace
+constexpr std::size_t index_of(Form form) { return static_cast<std::size_t>(form); }
 
-// All rows sorted by expert; the shared expert comes last and takes every row.
-struct CpuBackend::Routing {
-  std::vector<Group> groups;
-  std::vector<std::int64_t> source;    // token of each sorted row
-  std::vector<float> weight;           // of each sorted row
-  std::vector<std::int64_t> position;  // [tokens, experts_per_token + 1]: sorted rows of each token
-  std::int64_t width = 0;              // widest expert
+// Rows in every form that some expert wants: the shared expert's type may differ from the others'.
+struct ManyForms {
+  FormedRows rows[3];
+  bool wanted[3] = {};
 
-  Routing(const std::vector<Choice>& choices, const std::vector<float>& shared, const ExpertWeights& w);
-
- private:
-  void put(std::int64_t token, std::int64_t slot, std::int64_t row, float row_weight) {
-    const auto slots = static_cast<std::int64_t>(source.size()) / tokens_;
-    source[static_cast<std::size_t>(row)] = token;
-    weight[static_cast<std::size_t>(row)] = row_weight;
-    position[static_cast<std::size_t>(token * slots + slot)] = row;
-  }
-
-  std::int64_t tokens_;
+  const FormedRows& as(Form form) const { return rows[index_of(form)]; }
 };
 
-CpuBackend::Routing::Routing(const std::vector<Choice>& choices, const std::vector<float>& shared,
-                             const ExpertWeights& w)
-    : tokens_(static_cast<std::int64_t>(shared.size())) {
+}  // namespace
+
+// All rows sorted by expert; the shared expert comes last and takes every row. Kept between calls for its memory.
+struct CpuBackend::Experts {
+  std::vector<float> logits;         // [tokens, experts]
+  std::vector<float> shared;         // weight of the shared expert for each token
+  std::vector<Choice> choices;       // [tokens, experts_per_token]
+  std::vector<std::int64_t> start;   // first sorted row of each expert
+  std::vector<std::int64_t> source;  // token of each sorted row
+  std::vector<float> weight;         // of each sorted row
+  std::vector<Group> groups;
+  std::vector<Task> tasks;
+  std::int64_t width = 0;    // of the widest expert
+  std::vector<float> gates;  // [sorted rows, width]
+  std::vector<float> inner;  // the same
+  ManyForms tokens;
+  ManyForms inputs;  // sorted rows, shared with `tokens`
+  ManyForms inners;
+
+  void sort(const ExpertWeights& w, std::int64_t tokens);
+  void want_forms(const Kernels& kernels, std::int64_t rows);
+};
+
+// By expert, and by token for each.
+void CpuBackend::Experts::sort(const ExpertWeights& w, std::int64_t rows) {
   const std::int64_t per_token = w.experts_per_token;
-  const std::size_t experts = w.gate.size();
-  std::vector<std::int64_t> start(experts + 1, 0);
-  for (const Choice& choice : choices) ++start[static_cast<std::size_t>(choice.expert) + 1];
-  std::partial_sum(start.begin(), start.end(), start.begin());
-  source.resize(static_cast<std::size_t>(tokens_ * (per_token + 1)));
-  weight.resize(source.size());
-  position.resize(source.size());
-  for (std::size_t e = 0; e < experts; ++e) {
-    if (start[e + 1] == start[e]) continue;
-    groups.push_back(
-        {&host_of(*w.gate[e]), &host_of(*w.up[e]), &host_of(*w.down[e]), start[e], start[e + 1] - start[e]});
+  const auto experts = static_cast<std::int64_t>(w.gate.size());
+  const bool with_shared = w.shared_gate != nullptr;
+  start.assign(w.gate.size() + 1, 0);
+  for (std::int64_t i = 0; i < rows * per_token; ++i) {
+    ++start[static_cast<std::size_t>(choices[static_cast<std::size_t>(i)].expert) + 1];
   }
-  groups.push_back(
-      {&host_of(*w.shared_gate), &host_of(*w.shared_up), &host_of(*w.shared_down), tokens_ * per_token, tokens_});
+  std::partial_sum(start.begin(), start.end(), start.begin());
+  groups.clear();
+  width = 0;
+  for (std::int64_t e = 0; e < experts; ++e) {
+    const auto at = static_cast<std::size_t>(e);
+    if (start[at + 1] == start[at]) continue;
+    groups.push_back(
+        {&host_of(*w.gate[at]), &host_of(*w.up[at]), &host_of(*w.down[at]), start[at], start[at + 1] - start[at]});
+  }
+  if (with_shared) {
+    groups.push_back(
+        {&host_of(*w.shared_gate), &host_of(*w.shared_up), &host_of(*w.shared_down), rows * per_token, rows});
+  }
   for (const Group& group : groups) width = std::max(width, group.gate->rows);
-  for (std::int64_t t = 0; t < tokens_; ++t) {
-    for (std::int64_t i = 0; i < per_token; ++i) {
-      const Choice& choice = choices[static_cast<std::size_t>(t * per_token + i)];
-      put(t, i, start[static_cast<std::size_t>(choice.expert)]++, choice.weight);
-    }
-    put(t, per_token, tokens_ * per_token + t, shared[static_cast<std::size_t>(t)]);
+  source.resize(static_cast<std::size_t>(rows * (per_token + (with_shared ? 1 : 0))));
+  weight.resize(source.size());
+  for (std::int64_t i = 0; i < rows * per_token; ++i) {
+    const Choice& choice = choices[static_cast<std::size_t>(i)];
+    const auto row = static_cast<std::size_t>(start[static_cast<std::size_t>(choice.expert)]++);
+    source[row] = i / per_token;
+    weight[row] = choice.weight;
+  }
+  for (std::int64_t t = 0; with_shared && t < rows; ++t) {
+    source[static_cast<std::size_t>(rows * per_token + t)] = t;
+    weight[static_cast<std::size_t>(rows * per_token + t)] = shared[static_cast<std::size_t>(t)];
   }
 }
 
-CpuBackend::Routing CpuBackend::route(const Tensor& x, const ExpertWeights& w) {
+void CpuBackend::Experts::want_forms(const Kernels& kernels, std::int64_t rows) {
+  std::fill_n(tokens.wanted, 3, false);
+  std::fill_n(inners.wanted, 3, false);
+  for (const Group& group : groups) {
+    tokens.wanted[index_of(kernels.form_for(group.gate->dtype, rows))] = true;
+    tokens.wanted[index_of(kernels.form_for(group.up->dtype, rows))] = true;
+    inners.wanted[index_of(kernels.form_for(group.down->dtype, rows))] = true;
+  }
+}
+
+CpuBackend::CpuBackend(int threads, const Kernels& kernels)
+    : team_(threads), kernels_(kernels), experts_(std::make_unique<Experts>()) {}
+
+CpuBackend::~CpuBackend() = default;
+
+void CpuBackend::route(const Tensor& x, const ExpertWeights& w) {
   const std::int64_t experts = w.router->rows();
-  std::vector<float> logits(static_cast<std::size_t>(x.rows * experts));
-  std::vector<float> shared(static_cast<std::size_t>(x.rows));
-  linear(x, *w.router, false, {logits.data(), x.rows, experts});
-  linear(x, *w.shared_router, false, {shared.data(), x.rows, 1});
-  for (float& gate : shared) gate = 1.0F / (1.0F + std::exp(-gate));
-  std::vector<Choice> choices(static_cast<std::size_t>(x.rows * w.experts_per_token));
+  const std::int64_t per_token = w.experts_per_token;
+  float* logits = room(experts_->logits, x.rows * experts);
+  float* shared = room(experts_->shared, x.rows);
+  Choice* choices = room(experts_->choices, x.rows * per_token);
+  linear(x, *w.router, false, {logits, x.rows, experts});
+  if (w.shared_gate) {
+    linear(x, *w.shared_router, false, {shared, x.rows, 1});
+    for (std::int64_t t = 0; t < x.rows; ++t) shared[t] = 1.0F / (1.0F + std::exp(-shared[t]));
+  }
   slices(x.rows, 1, 16 * experts, [&](std::int64_t first, std::int64_t last) {
     for (std::int64_t t = first; t < last; ++t) {
-      choose_experts(logits.data() + t * experts, experts, w.experts_per_token, w.normalise_top_k,
-                     choices.data() + t * w.experts_per_token);
+      choose_experts(logits + t * experts, experts, per_token, w.normalise_top_k, choices + t * per_token);
     }
   });
-  return {choices, shared, w};
+  experts_->sort(w, x.rows);
+  experts_->want_forms(kernels_, x.rows);
 }
 
-// inner = silu(gate x) * up x
-void CpuBackend::expand(const Routing& routing, std::int64_t depth) {
-  const auto rows = static_cast<std::int64_t>(routing.source.size());
-  float* all_gates = grown(expert_rows_.gates, rows * routing.width);
-  float* all_inner = grown(expert_rows_.inner, rows * routing.width);
-  const std::vector<Task> tasks = split(routing.groups, &Group::gate);
-  const auto count = static_cast<std::int64_t>(tasks.size());
-  each(count, 2 * rows * depth * routing.width / count, [&](std::int64_t index) {
-    const Task& task = tasks[static_cast<std::size_t>(index)];
+// Each token is converted once, for all its experts.
+void CpuBackend::form_inputs(const Tensor& x) {
+  const auto sorted = static_cast<std::int64_t>(experts_->source.size());
+  for (const Form form : {Form::kFloat, Form::kInt8, Form::kBFloat16}) {
+    if (!experts_->tokens.wanted[index_of(form)]) continue;
+    FormedRows& tokens = experts_->tokens.rows[index_of(form)];
+    FormedRows& inputs = experts_->inputs.rows[index_of(form)];
+    form_rows(x, form, tokens);
+    inputs.reset(form, sorted, 0);
+    for (std::int64_t row = 0; row < sorted; ++row) {
+      inputs.share(row, tokens, experts_->source[static_cast<std::size_t>(row)]);
+    }
+  }
+}
+
+// inner = silu(gate x) * up x, for `rows` tokens
+void CpuBackend::expand(std::int64_t rows) {
+  Experts& all = *experts_;
+  const auto sorted = static_cast<std::int64_t>(all.source.size());
+  float* gates = room(all.gates, sorted * all.width);
+  float* inner = room(all.inner, sorted * all.width);
+  all.tasks.clear();
+  std::int64_t work = 0;
+  for (const Group& group : all.groups) {
+    const HostMatrix& gate = *group.gate;
+    const std::int64_t step =
+        rows <= kSmallBatchRows ? slice_of(gate.dtype, 2 * gate.cols, 2 * gate.rows) : kTileColumns;
+    for (std::int64_t first = 0; first < gate.rows; first += step) {
+      all.tasks.push_back({&group, first, std::min(gate.rows, first + step)});
+    }
+    work += 2 * group.rows * gate.rows * gate.cols;
+  }
+  const auto count = static_cast<std::int64_t>(all.tasks.size());
+  each(count, work / count, [&](std::int64_t index) {
+    const Task& task = all.tasks[static_cast<std::size_t>(index)];
     const Group& group = *task.group;
-    const float* in = expert_rows_.input.data() + group.first * depth;
-    float* gate = all_gates + group.first * routing.width;
-    float* up = all_inner + group.first * routing.width;
+    const std::int64_t at = group.first * all.width + task.first;
     const auto multiply = [&](const HostMatrix& matrix, float* out) {
-      kernels_.multiply({in, depth, group.rows, depth, matrix.data, matrix.dtype, depth, out, routing.width, task.first,
-                         task.last, false});
+      const Form form = kernels_.form_for(matrix.dtype, rows);
+      kernels_.multiply_stored({all.inputs.as(form).rows(group.first), form, group.rows, &matrix, task.first, task.last,
+                                out + at, all.width, false});
     };
-    multiply(*group.gate, gate);
-    multiply(*group.up, up);
+    multiply(*group.gate, gates);
+    multiply(*group.up, inner);
     for (std::int64_t row = 0; row < group.rows; ++row) {
-      const std::int64_t at = row * routing.width + task.first;
-      kernels_.silu_multiply(gate + at, up + at, task.last - task.first);
+      kernels_.silu_multiply(gates + at + row * all.width, inner + at + row * all.width, task.last - task.first);
     }
   });
 }
 
-// The input is no longer needed and takes the experts' outputs.
-void CpuBackend::contract(const Routing& routing, std::int64_t depth) {
-  const auto rows = static_cast<std::int64_t>(routing.source.size());
-  const std::vector<Task> tasks = split(routing.groups, &Group::down);
-  const auto count = static_cast<std::int64_t>(tasks.size());
-  each(count, rows * depth * routing.width / count, [&](std::int64_t index) {
-    const Task& task = tasks[static_cast<std::size_t>(index)];
-    const Group& group = *task.group;
-    kernels_.multiply({expert_rows_.inner.data() + group.first * routing.width, routing.width, group.rows,
-                       group.down->cols, group.down->data, group.down->dtype, group.down->cols,
-                       expert_rows_.input.data() + group.first * depth, depth, task.first, task.last, false});
+void CpuBackend::form_inner(std::int64_t rows) {
+  Experts& all = *experts_;
+  const auto sorted = static_cast<std::int64_t>(all.source.size());
+  for (const Form form : {Form::kFloat, Form::kInt8, Form::kBFloat16}) {
+    if (all.inners.wanted[index_of(form)]) all.inners.rows[index_of(form)].reset(form, sorted, all.width);
+  }
+  const auto count = static_cast<std::int64_t>(all.groups.size());
+  each(count, sorted * all.width / count, [&](std::int64_t index) {
+    const Group& group = all.groups[static_cast<std::size_t>(index)];
+    FormedRows& inners = all.inners.rows[index_of(kernels_.form_for(group.down->dtype, rows))];
+    for (std::int64_t row = group.first; row < group.first + group.rows; ++row) {
+      inners.set(kernels_, row, all.inner.data() + row * all.width, group.down->cols);
+    }
+  });
+}
+
+// y += the experts' outputs, weighted. A task owns some columns of y and takes the experts one after another, so that
+// the order of the sums does not depend on the other rows or on the threads.
+void CpuBackend::contract(std::int64_t rows, const Tensor& y) {
+  const Experts& all = *experts_;
+  std::int64_t step = kMostOutputColumns;
+  while (step > 32 && step * 8 * team_.size() > y.cols) step /= 2;
+  const std::int64_t count = (y.cols + step - 1) / step;
+  const auto sorted = static_cast<std::int64_t>(all.source.size());
+  each(count, sorted * all.width * step, [&](std::int64_t index) {
+    const std::int64_t first = index * step;
+    const std::int64_t columns = std::min(step, y.cols - first);
+    float out[kOutputRows * kMostOutputColumns];
+    for (const Group& group : all.groups) {
+      const Form form = kernels_.form_for(group.down->dtype, rows);
+      for (std::int64_t row = group.first; row < group.first + group.rows; row += kOutputRows) {
+        const std::int64_t batch = std::min(kOutputRows, group.first + group.rows - row);
+        kernels_.multiply_stored(
+            {all.inners.as(form).rows(row), form, batch, group.down, first, first + columns, out, columns, false});
+        for (std::int64_t r = 0; r < batch; ++r) {
+          const auto at = static_cast<std::size_t>(row + r);
+          kernels_.add_scaled(all.weight[at], out + r * columns, y.row(all.source[at]) + first, columns);
+        }
+      }
+    }
   });
 }
 
 void CpuBackend::mixture_of_experts(const Tensor& x, const ExpertWeights& w, const Tensor& y) {
-  const Routing routing = route(x, w);
-  const auto rows = static_cast<std::int64_t>(routing.source.size());
-  float* sorted = grown(expert_rows_.input, rows * x.cols);
-  slices(rows, 1, x.cols, [&](std::int64_t first, std::int64_t last) {
-    for (std::int64_t row = first; row < last; ++row) {
-      std::copy_n(x.row(routing.source[static_cast<std::size_t>(row)]), x.cols, sorted + row * x.cols);
-    }
-  });
-  expand(routing, x.cols);
-  contract(routing, x.cols);
-  const std::int64_t slots = w.experts_per_token + 1;
-  slices(x.rows, 1, slots * x.cols, [&](std::int64_t first, std::int64_t last) {
-    for (std::int64_t at = first * slots; at < last * slots; ++at) {
-      const std::int64_t row = routing.position[static_cast<std::size_t>(at)];
-      kernels_.add_scaled(routing.weight[static_cast<std::size_t>(row)], sorted + row * x.cols, y.row(at / slots),
-                          x.cols);
-    }
-  });
+  route(x, w);
+  form_inputs(x);
+  expand(x.rows);
+  form_inner(x.rows);
+  contract(x.rows, y);
 }
 
 }  // namespace lectern::engine::cpu

@@ -1,16 +1,30 @@
 // SPDX-License-Identifier: Apache-2.0
 // Included once by each kernels_<instruction set>.cpp, inside an unnamed namespace and after it defined `struct Vec`:
-// kWidth numbers with zero(), broadcast(float), load(const float*), load(const BFloat16*), store(float*), fma(a, b) and
-// sum(), and the register budget kTileRows, kTileColumns (products) and kTileVectors (combinations).
-// Nothing here may call a function template of the standard library: the linker could give its copy, compiled for this
-// instruction set, to code that runs everywhere.
+// kWidth numbers with zero(), broadcast(float), load(const float*), load(const BFloat16*), load(const Half*),
+// load(const std::int8_t*), load_pairs(const BFloat16*, even, odd), store(float*), fma(a, b), max(a, b) and sum(), and
+// the register budget kTileRows, kTileColumns (products), kTileVectors (combinations), kPanelRows and kPanelVectors
+// (panels). Nothing here may call a function template of the standard library: the linker could give its copy, compiled
+// for this instruction set, to code that runs everywhere.
 
 struct BFloat16 {
   std::uint16_t bits;
 };
 
+struct Half {
+  std::uint16_t bits;
+};
+
 inline float widen(float value) { return value; }
+inline float widen(std::int8_t value) { return value; }
 inline float widen(BFloat16 value) { return __builtin_bit_cast(float, static_cast<std::uint32_t>(value.bits) << 16); }
+// The exponent is corrected by a multiplication, which also normalises what a half holds as subnormal.
+inline float widen(Half value) {
+  const std::uint32_t magnitude = value.bits & 0x7FFFU;
+  const float finite = __builtin_bit_cast(float, magnitude << 13) * 0x1p112F;
+  const std::uint32_t bits =
+      magnitude >= 0x7C00U ? 0x7F800000U | magnitude << 13 : __builtin_bit_cast(std::uint32_t, finite);
+  return __builtin_bit_cast(float, bits | (value.bits & 0x8000U) << 16);
+}
 
 // exp(x) for x <= 88, relative error below 2e-7: 2^n p(r), with r in [-ln 2 / 2, ln 2 / 2] and p Taylor's polynomial
 // of degree 7. Written without branches so that loops over it are vectorised.
@@ -41,21 +55,22 @@ void multiply_tile(const Product& p, const W* w, std::int64_t row, std::int64_t 
   for (auto& line : sums) {
     for (Vec& sum : line) sum = Vec::zero();
   }
-  const float* x = p.x + row * p.x_stride;
+  const float* x[Rows];
+  for (int r = 0; r < Rows; ++r) x[r] = p.x_rows != nullptr ? p.x_rows[row + r] : p.x + (row + r) * p.x_stride;
   const W* weights = w + column * p.w_stride;
   std::int64_t k = 0;
   for (; k + Vec::kWidth <= p.depth; k += Vec::kWidth) {
     Vec columns[Columns];
     for (int c = 0; c < Columns; ++c) columns[c] = Vec::load(weights + c * p.w_stride + k);
     for (int r = 0; r < Rows; ++r) {
-      const Vec values = Vec::load(x + r * p.x_stride + k);
+      const Vec values = Vec::load(x[r] + k);
       for (int c = 0; c < Columns; ++c) sums[r][c].fma(values, columns[c]);
     }
   }
   for (int r = 0; r < Rows; ++r) {
     for (int c = 0; c < Columns; ++c) {
       float sum = sums[r][c].sum();
-      for (std::int64_t i = k; i < p.depth; ++i) sum += x[r * p.x_stride + i] * widen(weights[c * p.w_stride + i]);
+      for (std::int64_t i = k; i < p.depth; ++i) sum += x[r][i] * widen(weights[c * p.w_stride + i]);
       float& y = p.y[(row + r) * p.y_stride + column + c];
       y = p.accumulate ? y + sum : sum;
     }
@@ -91,6 +106,8 @@ void multiply_as(const Product& p, const W* w) {
 void multiply(const Product& p) {
   if (p.dtype == DType::kBF16) {
     multiply_as(p, static_cast<const BFloat16*>(p.w));
+  } else if (p.dtype == DType::kF16) {
+    multiply_as(p, static_cast<const Half*>(p.w));
   } else {
     multiply_as(p, static_cast<const float*>(p.w));
   }
@@ -193,7 +210,20 @@ float exponentials(float largest, float* x, std::int64_t n) {
   return total + sums.sum();
 }
 
+#include "cpu/panel_loops.h"
+
+#include "cpu/block_codes.h"
+
+#include "cpu/stored_loops.h"
+
 constexpr Kernels make_kernels(std::string_view name) {
-  return {name, multiply,    combine, dot,           add_scaled,       blend,       scale,
-          norm, add_product, silu,    silu_multiply, sigmoid_multiply, exponentials};
+  return {name,          multiply,
+          combine,       dot,
+          add_scaled,    blend,
+          scale,         norm,
+          add_product,   silu,
+          silu_multiply, sigmoid_multiply,
+          exponentials,  multiply_panels,
+          largest,       multiply_floats,
+          always_float,  convert_to_float};
 }

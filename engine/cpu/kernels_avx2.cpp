@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include <immintrin.h>
 
+#include <cstddef>
 #include <cstdint>
 
 #include "cpu/kernels.h"
@@ -12,8 +13,11 @@ namespace {
 constexpr int kTileRows = 4;
 constexpr int kTileColumns = 2;
 constexpr int kTileVectors = 2;
+constexpr int kPanelRows = 4;
+constexpr int kPanelVectors = 2;
 
 struct BFloat16;
+struct Half;
 
 struct Vec {
   static constexpr std::int64_t kWidth = 8;
@@ -26,6 +30,19 @@ struct Vec {
     const __m128i halves = _mm_loadu_si128(reinterpret_cast<const __m128i*>(from));
     return {_mm256_castsi256_ps(_mm256_slli_epi32(_mm256_cvtepu16_epi32(halves), 16))};
   }
+  static Vec load(const Half* from) {
+    return {_mm256_cvtph_ps(_mm_loadu_si128(reinterpret_cast<const __m128i*>(from)))};
+  }
+  static Vec load(const std::int8_t* from) {
+    const __m128i codes = _mm_loadl_epi64(reinterpret_cast<const __m128i*>(from));
+    return {_mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(codes))};
+  }
+  static void load_pairs(const BFloat16* from, Vec& even, Vec& odd) {
+    const __m256i pairs = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(from));
+    even.lanes = _mm256_castsi256_ps(_mm256_slli_epi32(pairs, 16));
+    odd.lanes = _mm256_castsi256_ps(_mm256_and_si256(pairs, _mm256_set1_epi32(static_cast<int>(0xFFFF0000U))));
+  }
+  static Vec max(const Vec& a, const Vec& b) { return {_mm256_max_ps(a.lanes, b.lanes)}; }
   void store(float* to) const { _mm256_storeu_ps(to, lanes); }
   void fma(const Vec& a, const Vec& b) { lanes = _mm256_fmadd_ps(a.lanes, b.lanes, lanes); }
   float sum() const {

@@ -76,7 +76,7 @@ class EncoderBinder {
     host.data = tensor.bytes.data();
     host.rows = shape[0];
     host.cols = shape.size() > 1 ? shape[1] : 1;
-    if (std::bit_cast<std::uintptr_t>(host.data) % bytes_of(host.dtype) != 0) {
+    if (std::bit_cast<std::uintptr_t>(host.data) % static_cast<std::size_t>(block_size(host.dtype).bytes) != 0) {
       host.data = weights_.copies.emplace_back(tensor.bytes.begin(), tensor.bytes.end()).data();
     }
     return host;

@@ -3,10 +3,10 @@
 
 #include <cstdint>
 #include <memory>
-#include <optional>
 #include <vector>
 
 #include "engine/result.h"
+#include "engine/types.h"
 #include "model/config.h"
 #include "ops/backend.h"
 
@@ -17,14 +17,27 @@ struct DeltaNetState {
   std::unique_ptr<Buffer> recurrent;  // [Hv, dk, dv]
 };
 
+// Rows that a DeltaNet layer has read tentatively: what accepting some of them takes.
+struct TentativeRows {
+  std::unique_ptr<Buffer> conv_inputs;  // [kSmallBatchRows, channels]
+  std::unique_ptr<Buffer> changes;      // [kSmallBatchRows, Hv, dk + dv + 1]
+};
+
+struct SequenceOptions {
+  KvType kv = KvType::kF32;
+  YarnScaling yarn = {};
+  bool with_mtp = false;
+};
+
 // Everything a sequence leaves behind: keys and values of attention layers, fixed-size states of DeltaNet layers.
-// Cannot be rewound; clone() before what may have to be undone.
 class SequenceState {
  public:
-  static Result<SequenceState> create(const ModelConfig& config, bool with_mtp, Backend& backend);
+  static Result<SequenceState> create(const ModelConfig& config, const SequenceOptions& options, Backend& backend);
 
   // Tokens that the trunk has read.
   std::int64_t length() const { return length_; }
+  const SequenceOptions& options() const { return options_; }
+  const RotaryTable& rotary() const { return rotary_; }
 
   // The graph calls begin() before it changes anything and end() when all layers have read the tokens; in between, and
   // for good if end() never comes, the layers disagree about the length.
@@ -35,27 +48,47 @@ class SequenceState {
   }
   bool consistent() const { return consistent_; }
 
-  // Makes room for `tokens` more in every trunk cache; growing copies. Errors: kOutOfMemory (nothing changed).
+  // Rows read by a tentative pass and not yet decided on; 0: none.
+  std::int64_t tentative() const { return tentative_; }
+  void end_tentative(std::int64_t rows) {
+    tentative_ = rows;
+    consistent_ = true;
+  }
+  // The first `rows` tentative rows count as read, the others were never there.
+  void accept(std::int64_t rows, const ModelConfig& config, Backend& backend);
+
+  // Makes room for `tokens` more in every trunk cache. Errors: kOutOfMemory (nothing changed).
   Result<void> reserve(std::int64_t tokens, Backend& backend);
-  Result<void> reserve_mtp(std::int64_t tokens, Backend& backend);
+  // Room for the first tentative pass.
+  Result<void> reserve_tentative(const ModelConfig& config, Backend& backend);
 
   DeltaNetState& delta(std::size_t layer) { return deltas_[layer]; }
-  KvCache& cache(std::size_t layer) { return caches_[layer]; }
+  TentativeRows& tentative_rows(std::size_t layer) { return tentative_rows_[layer]; }
+  KvCache& cache(std::size_t layer) { return *caches_[layer]; }
   KvCache& mtp_cache() { return *mtp_cache_; }
-  bool has_mtp() const { return mtp_cache_.has_value(); }
+  bool has_mtp() const { return mtp_cache_ != nullptr; }
+  const DeltaNetState& delta(std::size_t layer) const { return deltas_[layer]; }
+  const KvCache& cache(std::size_t layer) const { return *caches_[layer]; }
+  const KvCache& mtp_cache() const { return *mtp_cache_; }
 
-  // A deep copy; costs the memory and time of all caches. Errors: kOutOfMemory.
-  Result<SequenceState> clone(Backend& backend) const;
+  // Both go on from here independently. Fixed-size states are copied, keys and values shared until one changes them.
+  // Errors: kOutOfMemory.
+  Result<SequenceState> fork(Backend& backend) const;
 
+  // Memory of this sequence, shared parts counted in full.
   std::int64_t bytes() const;
+  std::int64_t kv_bytes() const;  // of these, keys and values
 
  private:
   std::int64_t length_ = 0;
+  std::int64_t tentative_ = 0;
   bool consistent_ = true;
-  std::int64_t kv_width_ = 0;
-  std::vector<DeltaNetState> deltas_;  // indexed by layer; empty for attention layers
-  std::vector<KvCache> caches_;        // indexed by layer; empty for DeltaNet layers
-  std::optional<KvCache> mtp_cache_;
+  SequenceOptions options_;
+  RotaryTable rotary_;
+  std::vector<DeltaNetState> deltas_;             // indexed by layer; empty for attention layers
+  std::vector<TentativeRows> tentative_rows_;     // the same, and before the first tentative pass
+  std::vector<std::unique_ptr<KvCache>> caches_;  // indexed by layer; empty for DeltaNet layers
+  std::unique_ptr<KvCache> mtp_cache_;
 };
 
 }  // namespace lectern::engine

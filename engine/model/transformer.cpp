@@ -4,26 +4,27 @@
 #include <algorithm>
 #include <string>
 #include <utility>
+#include <vector>
 
 namespace lectern::engine {
 namespace {
 
-constexpr std::int64_t kLogitRows = 16;  // rows of the head computed at once: bounds the memory of large vocabularies
+// Rows of the head computed at once: bounds the memory of large vocabularies.
+constexpr std::int64_t kLogitRows = kSmallBatchRows;
+
+Tensor rows_of(const Tensor& all, std::int64_t first, std::int64_t rows) { return {all.row(first), rows, all.cols}; }
 
 }  // namespace
 
-Transformer::Transformer(ModelConfig config, ModelWeights weights, Backend& backend, std::int64_t chunk_tokens)
-    : config_(std::move(config)),
-      weights_(std::move(weights)),
+Transformer::Transformer(ModelWeights weights, Backend& backend, std::int64_t chunk_tokens)
+    : weights_(std::move(weights)),
+      config_(weights_.files.config()),
       backend_(backend),
-      rotary_(make_rotary_table(config_)),
       chunk_tokens_(std::max<std::int64_t>(1, chunk_tokens)) {}
 
-Result<std::unique_ptr<Transformer>> Transformer::load(const std::filesystem::path& directory, Backend& backend,
-                                                       std::int64_t chunk_tokens) {
-  ENGINE_TRY(ModelConfig config, read_config(directory));
-  ENGINE_TRY(ModelWeights weights, load_weights(directory, config, backend));
-  std::unique_ptr<Transformer> model(new Transformer(std::move(config), std::move(weights), backend, chunk_tokens));
+Result<std::unique_ptr<Transformer>> Transformer::load(ModelFiles files, Backend& backend, std::int64_t chunk_tokens) {
+  ENGINE_TRY(ModelWeights weights, load_weights(std::move(files), backend));
+  std::unique_ptr<Transformer> model(new Transformer(std::move(weights), backend, chunk_tokens));
   ENGINE_CHECK(model->make_scratch());
   return model;
 }
@@ -43,17 +44,21 @@ Result<void> Transformer::make_scratch() {
       {&Scratch::z, config_.value_width()},
       {&Scratch::ba, 2 * config_.delta.value_heads},
       {&Scratch::query, config_.query_width()},
-      {&Scratch::gate, config_.query_width()},
+      {&Scratch::gate, config_.output_gate ? config_.query_width() : 0},
+      {&Scratch::key, config_.kv_width()},
+      {&Scratch::value, config_.kv_width()},
       {&Scratch::heads, std::max(config_.value_width(), config_.query_width())},
-      {&Scratch::pair, 2 * d},
+      {&Scratch::pair, has_mtp() ? 2 * d : 0},
+      {&Scratch::wide, config_.dense_width},
+      {&Scratch::wide_gate, config_.dense_width},
   };
   std::int64_t width = 0;
   for (const Part& part : parts) width += part.width;
-  ENGINE_TRY(scratch_memory_, backend_.make_buffer(width * chunk_tokens_ + kLogitRows * config_.vocabulary));
+  ENGINE_TRY(scratch_memory_, backend_.make_buffer(width * pass_rows() + kLogitRows * config_.vocabulary));
   float* next = scratch_memory_->data();
   for (const Part& part : parts) {
-    scratch_.*part.tensor = {next, chunk_tokens_, part.width};
-    next += part.width * chunk_tokens_;
+    scratch_.*part.tensor = {next, pass_rows(), part.width};
+    next += part.width * pass_rows();
   }
   logits_ = {next, kLogitRows, config_.vocabulary};
   return {};
@@ -63,22 +68,41 @@ Transformer::Scratch Transformer::rows_of_scratch(std::int64_t rows) const {
   Scratch s;
   for (Tensor Scratch::*part :
        {&Scratch::hidden, &Scratch::normed, &Scratch::mixed, &Scratch::qkv, &Scratch::qkv_conv, &Scratch::z,
-        &Scratch::ba, &Scratch::query, &Scratch::gate, &Scratch::heads, &Scratch::pair}) {
+        &Scratch::ba, &Scratch::query, &Scratch::gate, &Scratch::key, &Scratch::value, &Scratch::heads, &Scratch::pair,
+        &Scratch::wide, &Scratch::wide_gate}) {
     s.*part = (scratch_.*part).first_rows(rows);
   }
   return s;
 }
 
-Result<SequenceState> Transformer::new_sequence() const { return SequenceState::create(config_, has_mtp(), backend_); }
+std::int64_t Transformer::scratch_bytes() const {
+  return scratch_memory_->size() * static_cast<std::int64_t>(sizeof(float));
+}
 
-Result<void> Transformer::check_call(std::span<const TokenId> tokens, std::int64_t before,
+SequenceOptions Transformer::options_of_sequence(SequenceOptions wanted) const {
+  wanted.with_mtp = wanted.with_mtp && has_mtp();
+  if (wanted.yarn.factor <= 1) wanted.yarn = config_.yarn;
+  return wanted;
+}
+
+Result<SequenceState> Transformer::new_sequence(SequenceOptions options) const {
+  return SequenceState::create(config_, options_of_sequence(options), backend_);
+}
+
+std::int64_t Transformer::context_of(const SequenceState& state) const {
+  const YarnScaling& yarn = state.options().yarn;
+  const auto stretched = static_cast<std::int64_t>(yarn.factor * static_cast<double>(yarn.original_context));
+  return std::max(config_.context_tokens, stretched);
+}
+
+Result<void> Transformer::check_call(std::span<const TokenId> tokens, std::int64_t before, std::int64_t context,
                                      const Outputs& outputs) const {
   if (tokens.empty()) return Error{ErrorCode::kInvalidArgument, "There is no token to read."};
   const auto count = static_cast<std::int64_t>(tokens.size());
-  if (count > config_.context_tokens - before) {
+  if (count > context - before) {
     return Error{ErrorCode::kInvalidArgument, "The text needs " + std::to_string(before + count) +
-                                                  " tokens, but the model reads at most " +
-                                                  std::to_string(config_.context_tokens) + "."};
+                                                  " tokens, but the model reads at most " + std::to_string(context) +
+                                                  "."};
   }
   for (const TokenId token : tokens) {
     if (token < 0 || token >= config_.vocabulary) {
@@ -87,7 +111,8 @@ Result<void> Transformer::check_call(std::span<const TokenId> tokens, std::int64
     }
   }
   const auto fits = [&](std::span<float> span, std::int64_t width) {
-    return span.empty() || span.size() == static_cast<std::size_t>(outputs.rows * width);
+    const auto size = static_cast<std::int64_t>(span.size());
+    return size % width == 0 && size / width <= outputs.rows;
   };
   if (outputs.rows < 0 || outputs.rows > count || !fits(outputs.logits, config_.vocabulary) ||
       !fits(outputs.hidden, config_.hidden_size)) {
@@ -98,126 +123,195 @@ Result<void> Transformer::check_call(std::span<const TokenId> tokens, std::int64
 }
 
 // The part of `outputs`, which are for the last of `count` tokens, that tokens first .. first + rows - 1 give.
-Transformer::Outputs Transformer::outputs_of_chunk(const Outputs& outputs, std::int64_t count, std::int64_t first,
-                                                   std::int64_t rows) const {
-  const std::int64_t first_wanted = count - outputs.rows;
-  const std::int64_t begin = std::max(first, first_wanted);
-  Outputs part;
-  part.rows = std::max<std::int64_t>(0, first + rows - begin);
+Outputs Transformer::outputs_of_chunk(const Outputs& outputs, std::int64_t count, std::int64_t first,
+                                      std::int64_t rows) const {
   const auto cut = [&](std::span<float> span, std::int64_t width) {
-    if (span.empty() || part.rows == 0) return std::span<float>();
+    const std::int64_t first_wanted = count - static_cast<std::int64_t>(span.size()) / width;
+    const std::int64_t begin = std::max(first, first_wanted);
+    const std::int64_t wanted = std::max<std::int64_t>(0, first + rows - begin);
+    if (wanted == 0) return std::span<float>();
     return span.subspan(static_cast<std::size_t>((begin - first_wanted) * width),
-                        static_cast<std::size_t>(part.rows * width));
+                        static_cast<std::size_t>(wanted * width));
   };
+  Outputs part;
+  part.rows = std::clamp<std::int64_t>(first + rows - (count - outputs.rows), 0, rows);
   part.logits = cut(outputs.logits, config_.vocabulary);
   part.hidden = cut(outputs.hidden, config_.hidden_size);
   return part;
 }
 
-Result<void> Transformer::forward(SequenceState& state, std::span<const TokenId> tokens, const Outputs& outputs,
-                                  const std::stop_token& stop) {
-  if (!state.consistent()) {
+Result<void> Transformer::check_reading(const Reading& reading) const {
+  const SequenceState& state = *reading.state;
+  if (!state.consistent() || state.tentative() > 0) {
     return Error{ErrorCode::kInvalidArgument, "The sequence was interrupted in the middle of a pass; begin a new one."};
   }
-  ENGINE_CHECK(check_call(tokens, state.length(), outputs));
+  if (reading.tentative && reading.tokens.size() > static_cast<std::size_t>(kSmallBatchRows)) {
+    return Error{ErrorCode::kInvalidArgument,
+                 "At most " + std::to_string(kSmallBatchRows) + " tokens are read tentatively."};
+  }
+  return check_call(reading.tokens, state.length(), context_of(state), reading.outputs);
+}
+
+Result<void> Transformer::forward(SequenceState& state, std::span<const TokenId> tokens, const Outputs& outputs,
+                                  const std::stop_token& stop) {
+  ENGINE_CHECK(check_reading({&state, tokens, outputs}));
   const auto count = static_cast<std::int64_t>(tokens.size());
-  ENGINE_CHECK(state.reserve(count, backend_));
   for (std::int64_t first = 0; first < count; first += chunk_tokens_) {
     const std::int64_t rows = std::min(chunk_tokens_, count - first);
-    const auto chunk = tokens.subspan(static_cast<std::size_t>(first), static_cast<std::size_t>(rows));
-    ENGINE_CHECK(forward_chunk(state, chunk, outputs_of_chunk(outputs, count, first, rows), stop));
+    const Reading chunk = {&state, tokens.subspan(static_cast<std::size_t>(first), static_cast<std::size_t>(rows)),
+                           outputs_of_chunk(outputs, count, first, rows)};
+    ENGINE_CHECK(advance({&chunk, 1}, stop));
   }
   return {};
 }
 
-Result<void> Transformer::forward_chunk(SequenceState& state, std::span<const TokenId> tokens, const Outputs& outputs,
-                                        const std::stop_token& stop) {
-  const auto rows = static_cast<std::int64_t>(tokens.size());
-  const Scratch s = rows_of_scratch(rows);
-  state.begin();
+Result<void> Transformer::advance(std::span<const Reading> readings, const std::stop_token& stop) {
+  std::vector<Segment> segments;
+  std::vector<Outputs> outputs;
+  std::vector<TokenId> tokens;
+  for (const Reading& reading : readings) {
+    ENGINE_CHECK(check_reading(reading));
+    outputs.push_back(reading.outputs);
+    const auto rows = static_cast<std::int64_t>(reading.tokens.size());
+    segments.push_back({reading.state, static_cast<std::int64_t>(tokens.size()), rows, reading.tentative});
+    tokens.insert(tokens.end(), reading.tokens.begin(), reading.tokens.end());
+    ENGINE_CHECK(reading.state->reserve(rows, backend_));
+    if (reading.tentative) ENGINE_CHECK(reading.state->reserve_tentative(config_, backend_));
+  }
+  const auto all_rows = static_cast<std::int64_t>(tokens.size());
+  if (all_rows > pass_rows()) {
+    return Error{ErrorCode::kInvalidArgument, "A pass reads at most " + std::to_string(pass_rows()) + " tokens."};
+  }
+  const Scratch s = rows_of_scratch(all_rows);
+  for (const Segment& segment : segments) segment.state->begin();
   backend_.embed(*weights_.embedding, tokens, s.hidden);
+  const CacheOf trunk = [](SequenceState& state, std::size_t index) -> KvCache& { return state.cache(index); };
   for (std::size_t i = 0; i < weights_.layers.size(); ++i) {
     if (stop.stop_requested()) return Error{ErrorCode::kCancelled, "The computation was stopped."};
-    layer(weights_.layers[i], &state.delta(i), &state.cache(i), s);
+    layer(weights_.layers[i], i, segments, trunk, s);
   }
-  state.end(rows);
-  emit(s.hidden, *weights_.norm, outputs, s);
+  for (const Segment& segment : segments) {
+    segment.tentative ? segment.state->end_tentative(segment.rows) : segment.state->end(segment.rows);
+  }
+  emit(segments, outputs, *weights_.norm, s);
   return {};
 }
 
-// h += mixer(norm(h)); h += experts(norm(h))
-void Transformer::layer(const LayerWeights& w, DeltaNetState* delta, KvCache* cache, const Scratch& s) {
+// h += mixer(norm(h)); h += feed_forward(norm(h))
+void Transformer::layer(const LayerWeights& w, std::size_t index, std::span<const Segment> segments, CacheOf cache_of,
+                        const Scratch& s) {
   const std::int64_t d = config_.hidden_size;
   backend_.rms_norm(s.hidden, w.input_norm->data(), d, config_.norm_epsilon, s.normed);
   if (w.delta) {
-    delta_net(*w.delta, *delta, s);
+    delta_net(*w.delta, index, segments, s);
   } else {
-    gated_attention(*w.attention, *cache, s);
+    attention(*w.attention, index, segments, cache_of, s);
   }
   backend_.rms_norm(s.hidden, w.post_norm->data(), d, config_.norm_epsilon, s.normed);
-  backend_.mixture_of_experts(s.normed, w.experts, s.hidden);
+  feed_forward(w, s);
 }
 
-void Transformer::delta_net(const DeltaNetWeights& w, DeltaNetState& state, const Scratch& s) {
+void Transformer::feed_forward(const LayerWeights& w, const Scratch& s) {
+  if (w.experts) {
+    backend_.mixture_of_experts(s.normed, *w.experts, s.hidden);
+    return;
+  }
+  backend_.linear(s.normed, *w.dense->gate, false, s.wide_gate);
+  backend_.linear(s.normed, *w.dense->up, false, s.wide);
+  backend_.silu_gate(s.wide_gate, s.wide);
+  backend_.linear(s.wide, *w.dense->down, true, s.hidden);
+}
+
+void Transformer::delta_net(const DeltaNetWeights& w, std::size_t index, std::span<const Segment> segments,
+                            const Scratch& s) {
   const Tensor heads = {s.heads.data, s.heads.rows, config_.value_width()};
   backend_.linear(s.normed, *w.qkv, false, s.qkv);
   backend_.linear(s.normed, *w.z, false, s.z);
   backend_.linear(s.normed, *w.ba, false, s.ba);
-  backend_.causal_conv(s.qkv, w.conv->data(), config_.conv_taps, state.conv->data(), s.qkv_conv);
-  backend_.delta_rule(s.qkv_conv, s.ba, w.a_log->data(), w.dt_bias->data(), config_.delta, state.recurrent->data(),
-                      heads);
+  for (const Segment& segment : segments) delta_segment(w, index, segment, s);
   backend_.gated_rms_norm(s.z, w.norm->data(), config_.delta.value_dim, config_.norm_epsilon, heads);
   backend_.linear(heads, *w.out, true, s.hidden);
 }
 
-void Transformer::gated_attention(const AttentionWeights& w, KvCache& cache, const Scratch& s) {
+void Transformer::delta_segment(const DeltaNetWeights& w, std::size_t index, const Segment& segment, const Scratch& s) {
+  DeltaNetState& state = segment.state->delta(index);
+  const auto part = [&](const Tensor& all) { return rows_of(all, segment.first, segment.rows); };
+  const Tensor heads = part({s.heads.data, s.heads.rows, config_.value_width()});
+  const Tensor inputs = part(s.qkv);
+  const DeltaGates gates = {w.rate->data(), w.dt_bias->data()};
+  backend_.causal_conv(inputs, w.conv->data(), config_.conv_taps, state.conv->data(), part(s.qkv_conv));
+  if (!segment.tentative) {
+    backend_.advance_conv(inputs, config_.conv_taps, state.conv->data());
+    backend_.delta_rule(part(s.qkv_conv), part(s.ba), gates, config_.delta, state.recurrent->data(), heads);
+    return;
+  }
+  TentativeRows& rows = segment.state->tentative_rows(index);
+  backend_.copy(inputs.data, rows.conv_inputs->data(), inputs.rows * inputs.cols);
+  backend_.delta_rule_tentative(part(s.qkv_conv), part(s.ba), gates, config_.delta, state.recurrent->data(),
+                                rows.changes->data(), heads);
+}
+
+void Transformer::attention(const AttentionWeights& w, std::size_t index, std::span<const Segment> segments,
+                            CacheOf cache_of, const Scratch& s) {
   const AttentionShape& shape = config_.attention;
   const Tensor heads = {s.heads.data, s.heads.rows, config_.query_width()};
-  const std::int64_t width = config_.kv_width();
-  const std::int64_t first = cache.length;
-  const Tensor keys = {cache.keys->data() + first * width, s.hidden.rows, width};
-  const Tensor values = {cache.values->data() + first * width, s.hidden.rows, width};
   backend_.linear(s.normed, *w.query, false, s.query);
-  backend_.linear(s.normed, *w.gate, false, s.gate);
-  backend_.linear(s.normed, *w.key, false, keys);
-  backend_.linear(s.normed, *w.value, false, values);
+  if (w.gate) backend_.linear(s.normed, *w.gate, false, s.gate);
+  backend_.linear(s.normed, *w.key, false, s.key);
+  backend_.linear(s.normed, *w.value, false, s.value);
   backend_.rms_norm(s.query, w.q_norm->data(), shape.head_dim, config_.norm_epsilon, s.query);
-  backend_.rms_norm(keys, w.k_norm->data(), shape.head_dim, config_.norm_epsilon, keys);
-  backend_.rotate(rotary_, first, shape.head_dim, s.query);
-  backend_.rotate(rotary_, first, shape.head_dim, keys);
-  cache.length += s.hidden.rows;
-  backend_.attend(s.query, cache, shape, heads);
-  backend_.sigmoid_gate(s.gate, heads);
+  backend_.rms_norm(s.key, w.k_norm->data(), shape.head_dim, config_.norm_epsilon, s.key);
+  for (const Segment& segment : segments) {
+    KvCache& cache = cache_of(*segment.state, index);
+    const auto part = [&](const Tensor& all) { return rows_of(all, segment.first, segment.rows); };
+    backend_.rotate(segment.state->rotary(), cache.length(), shape.head_dim, part(s.query));
+    backend_.rotate(segment.state->rotary(), cache.length(), shape.head_dim, part(s.key));
+    backend_.append_kv(part(s.key), part(s.value), cache);
+    backend_.attend(part(s.query), cache, shape, part(heads));
+  }
+  if (w.gate) backend_.sigmoid_gate(s.gate, heads);
   backend_.linear(heads, *w.out, true, s.hidden);
 }
 
-// Final norm and head for the last rows of x.
-void Transformer::emit(const Tensor& x, const Buffer& norm, const Outputs& outputs, const Scratch& s) {
-  if (outputs.rows == 0) return;
-  const Tensor normed = s.normed.last_rows(outputs.rows);
-  backend_.rms_norm(x.last_rows(outputs.rows), norm.data(), config_.hidden_size, config_.norm_epsilon, normed);
-  if (!outputs.hidden.empty()) {
-    backend_.download(normed.data, outputs.hidden.first(static_cast<std::size_t>(outputs.rows * normed.cols)));
+// Final norm and head for the wanted rows of all segments together, so that the head is read once for all of them.
+void Transformer::emit(std::span<const Segment> segments, std::span<const Outputs> outputs, const Buffer& norm,
+                       const Scratch& s) {
+  const std::int64_t d = config_.hidden_size;
+  std::vector<float*> logits;  // where those of the rows gathered in s.mixed go
+  for (std::size_t i = 0; i < segments.size(); ++i) {
+    const Outputs& wanted = outputs[i];
+    if (wanted.rows == 0) continue;
+    const Tensor rows = rows_of(s.hidden, segments[i].first + segments[i].rows - wanted.rows, wanted.rows);
+    backend_.rms_norm(rows, norm.data(), d, config_.norm_epsilon, rows);
+    const auto hidden_rows = static_cast<std::int64_t>(wanted.hidden.size()) / d;
+    if (hidden_rows > 0) backend_.download(rows.last_rows(hidden_rows).data, wanted.hidden);
+    const auto logit_rows = static_cast<std::int64_t>(wanted.logits.size()) / config_.vocabulary;
+    for (std::int64_t r = 0; r < logit_rows; ++r) {
+      backend_.copy(rows.row(rows.rows - logit_rows + r), s.mixed.row(static_cast<std::int64_t>(logits.size())), d);
+      logits.push_back(wanted.logits.data() + r * config_.vocabulary);
+    }
   }
-  if (outputs.logits.empty()) return;
-  for (std::int64_t first = 0; first < outputs.rows; first += kLogitRows) {
-    const std::int64_t rows = std::min(kLogitRows, outputs.rows - first);
-    const Tensor logits = {logits_.data, rows, config_.vocabulary};
-    backend_.linear({normed.row(first), rows, normed.cols}, weights_.head_matrix(), false, logits);
-    backend_.download(logits.data, outputs.logits.subspan(static_cast<std::size_t>(first * logits.cols),
-                                                          static_cast<std::size_t>(rows * logits.cols)));
+  const auto count = static_cast<std::int64_t>(logits.size());
+  for (std::int64_t first = 0; first < count; first += kLogitRows) {
+    const Tensor rows = rows_of(s.mixed, first, std::min(kLogitRows, count - first));
+    const Tensor results = logits_.first_rows(rows.rows);
+    backend_.linear(rows, weights_.head_matrix(), false, results);
+    for (std::int64_t r = 0; r < rows.rows; ++r) {
+      backend_.download(results.row(r),
+                        {logits[static_cast<std::size_t>(first + r)], static_cast<std::size_t>(config_.vocabulary)});
+    }
   }
 }
 
 Result<void> Transformer::draft(SequenceState& state, std::span<const TokenId> tokens, std::span<const float> hidden,
                                 const Outputs& outputs) {
   if (!has_mtp()) return Error{ErrorCode::kUnsupported, "The model has no multi-token-prediction module."};
-  ENGINE_CHECK(check_call(tokens, state.mtp_cache().length, outputs));
+  ENGINE_CHECK(check_call(tokens, state.mtp_cache().length(), context_of(state), outputs));
   const auto count = static_cast<std::int64_t>(tokens.size());
   if (hidden.size() != static_cast<std::size_t>(count * config_.hidden_size)) {
     return Error{ErrorCode::kInvalidArgument, "A draft pass takes one hidden row per token."};
   }
-  ENGINE_CHECK(state.reserve_mtp(count, backend_));
+  ENGINE_CHECK(backend_.reserve_kv(state.mtp_cache(), count));
   for (std::int64_t first = 0; first < count; first += chunk_tokens_) {
     const std::int64_t rows = std::min(chunk_tokens_, count - first);
     draft_chunk(state, tokens.subspan(static_cast<std::size_t>(first), static_cast<std::size_t>(rows)),
@@ -243,8 +337,10 @@ void Transformer::draft_chunk(SequenceState& state, std::span<const TokenId> tok
     backend_.copy(s.mixed.row(row), s.pair.row(row) + d, d);
   }
   backend_.linear(s.pair, *mtp.fc, false, s.hidden);
-  layer(mtp.layer, nullptr, &state.mtp_cache(), s);
-  emit(s.hidden, *mtp.norm, outputs, s);
+  const Segment segment = {&state, 0, s.hidden.rows, false};
+  const CacheOf drafts = [](SequenceState& owner, std::size_t) -> KvCache& { return owner.mtp_cache(); };
+  layer(mtp.layer, 0, {&segment, 1}, drafts, s);
+  emit({&segment, 1}, {&outputs, 1}, *mtp.norm, s);
 }
 
 }  // namespace lectern::engine

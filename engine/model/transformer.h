@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
+#include <algorithm>
 #include <cstdint>
-#include <filesystem>
 #include <memory>
 #include <span>
 #include <stop_token>
@@ -16,26 +16,48 @@
 
 namespace lectern::engine {
 
+// What is to come back for the last `rows` tokens of a sequence, in host memory. A span of fewer rows takes the last of
+// them; an empty one is not wanted.
+struct Outputs {
+  std::int64_t rows = 0;
+  std::span<float> logits;  // [up to rows, vocabulary]
+  std::span<float> hidden;  // [up to rows, d], after the final norm: what the MTP module reads
+};
+
+// Tokens that one sequence reads in a pass shared with others.
+struct Reading {
+  SequenceState* state = nullptr;
+  std::span<const TokenId> tokens;
+  Outputs outputs;
+  bool tentative = false;  // at most kSmallBatchRows tokens; they count once SequenceState::accept() says so
+};
+
 // Qwen3-Next: pre-norm decoder of gated DeltaNet and gated attention layers, each followed by a sparse mixture of
-// experts. This is the only place that knows the order of operations. One call at a time.
+// experts; its relatives by configuration. This is the only place that knows the order of operations. One call at a
+// time.
 class Transformer {
  public:
   // `chunk_tokens`: most tokens one pass computes together; longer input is cut. Errors as load_weights().
-  static Result<std::unique_ptr<Transformer>> load(const std::filesystem::path& directory, Backend& backend,
-                                                   std::int64_t chunk_tokens);
+  static Result<std::unique_ptr<Transformer>> load(ModelFiles files, Backend& backend, std::int64_t chunk_tokens);
 
   const ModelConfig& config() const { return config_; }
   const ModelWeights& weights() const { return weights_; }
   bool has_mtp() const { return weights_.mtp.has_value(); }
+  // Where the sequences live.
+  Backend& backend() { return backend_; }
+  // Most tokens that advance() takes.
+  std::int64_t pass_rows() const { return std::max(chunk_tokens_, kSmallBatchRows); }
+  // Memory of activations, taken at load.
+  std::int64_t scratch_bytes() const;
+  // Tokens that a sequence can hold: with its own rope scaling, if that reaches further than the model's.
+  std::int64_t context_of(const SequenceState& state) const;
 
-  Result<SequenceState> new_sequence() const;
-
-  // What forward() gives back for the last `rows` tokens, in host memory; an empty span is not wanted.
-  struct Outputs {
-    std::int64_t rows = 0;
-    std::span<float> logits;  // [rows, vocabulary]
-    std::span<float> hidden;  // [rows, d], after the final norm: what the MTP module reads
-  };
+  // The configuration's own rope scaling applies unless `options` asks for some; a model without an MTP module gets no
+  // cache for it.
+  Result<SequenceState> new_sequence(SequenceOptions options) const;
+  // The options that such a sequence has in the end.
+  SequenceOptions options_of_sequence(SequenceOptions wanted) const;
+  Result<SequenceState> fork(const SequenceState& state) const { return state.fork(backend_); }
 
   // Appends tokens to the sequence. How they are divided over calls changes rounding only. `stop` is looked at between
   // layers. Errors: kInvalidArgument (no token, an id outside the vocabulary, more tokens than the context holds,
@@ -44,9 +66,15 @@ class Transformer {
   Result<void> forward(SequenceState& state, std::span<const TokenId> tokens, const Outputs& outputs,
                        const std::stop_token& stop = {});
 
+  // One pass of several sequences, no sequence twice, together at most pass_rows(). Errors as forward().
+  Result<void> advance(std::span<const Reading> readings, const std::stop_token& stop = {});
+
+  // Decides on the tokens of a tentative reading.
+  void accept(SequenceState& state, std::int64_t tokens) { state.accept(tokens, config_, backend_); }
+
   // One MTP pass over pairs (hidden y_i of position i, token x_{i+1}), appended to the MTP cache, which must stand at
-  // position i of the first pair; to replace pairs, set its length back first. outputs.logits predict x_{i+2};
-  // outputs.hidden feed the next draft step. hidden: [tokens, d], host memory.
+  // position i of the first pair; to replace pairs, truncate it first. outputs.logits predict x_{i+2}; outputs.hidden
+  // feed the next draft step. hidden: [tokens, d], host memory.
   // Errors: kInvalidArgument, kUnsupported (no MTP module), kOutOfMemory.
   Result<void> draft(SequenceState& state, std::span<const TokenId> tokens, std::span<const float> hidden,
                      const Outputs& outputs);
@@ -54,28 +82,40 @@ class Transformer {
  private:
   // Activations of one pass, [chunk rows, width] each.
   struct Scratch {
-    Tensor hidden, normed, mixed, qkv, qkv_conv, z, ba, query, gate, heads, pair;
+    Tensor hidden, normed, mixed, qkv, qkv_conv, z, ba, query, gate, key, value, heads, pair, wide, wide_gate;
   };
+  // The rows of one sequence, and where it stands.
+  struct Segment {
+    SequenceState* state = nullptr;
+    std::int64_t first = 0;
+    std::int64_t rows = 0;
+    bool tentative = false;
+  };
+  // Keys and values that a segment's rows attend to.
+  using CacheOf = KvCache& (*)(SequenceState& state, std::size_t layer);
 
-  Transformer(ModelConfig config, ModelWeights weights, Backend& backend, std::int64_t chunk_tokens);
+  Transformer(ModelWeights weights, Backend& backend, std::int64_t chunk_tokens);
   Result<void> make_scratch();
   Scratch rows_of_scratch(std::int64_t rows) const;
-  Result<void> check_call(std::span<const TokenId> tokens, std::int64_t before, const Outputs& outputs) const;
+  Result<void> check_call(std::span<const TokenId> tokens, std::int64_t before, std::int64_t context,
+                          const Outputs& outputs) const;
+  Result<void> check_reading(const Reading& reading) const;
   Outputs outputs_of_chunk(const Outputs& outputs, std::int64_t count, std::int64_t first, std::int64_t rows) const;
 
-  Result<void> forward_chunk(SequenceState& state, std::span<const TokenId> tokens, const Outputs& outputs,
-                             const std::stop_token& stop);
-  void layer(const LayerWeights& w, DeltaNetState* delta, KvCache* cache, const Scratch& s);
-  void delta_net(const DeltaNetWeights& w, DeltaNetState& state, const Scratch& s);
-  void gated_attention(const AttentionWeights& w, KvCache& cache, const Scratch& s);
+  void layer(const LayerWeights& w, std::size_t index, std::span<const Segment> segments, CacheOf cache_of,
+             const Scratch& s);
+  void delta_net(const DeltaNetWeights& w, std::size_t index, std::span<const Segment> segments, const Scratch& s);
+  void delta_segment(const DeltaNetWeights& w, std::size_t index, const Segment& segment, const Scratch& s);
+  void attention(const AttentionWeights& w, std::size_t index, std::span<const Segment> segments, CacheOf cache_of,
+                 const Scratch& s);
+  void feed_forward(const LayerWeights& w, const Scratch& s);
   void draft_chunk(SequenceState& state, std::span<const TokenId> tokens, std::span<const float> hidden,
                    const Outputs& outputs);
-  void emit(const Tensor& x, const Buffer& norm, const Outputs& outputs, const Scratch& s);
+  void emit(std::span<const Segment> segments, std::span<const Outputs> outputs, const Buffer& norm, const Scratch& s);
 
-  ModelConfig config_;
   ModelWeights weights_;
+  ModelConfig config_;
   Backend& backend_;
-  RotaryTable rotary_;
   std::int64_t chunk_tokens_;
   std::unique_ptr<Buffer> scratch_memory_;
   Scratch scratch_;

@@ -1,12 +1,16 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "model/weights.h"
 
+#include <algorithm>
 #include <bit>
 #include <cmath>
 #include <cstring>
+#include <iterator>
 #include <set>
 #include <string>
 #include <utility>
+
+#include "quant/formats.h"
 
 namespace lectern::engine {
 namespace {
@@ -18,18 +22,37 @@ void append_rows(RowOrder& order, std::int64_t first, std::int64_t count) {
   for (std::int64_t i = 0; i < count; ++i) order.push_back(first + i);
 }
 
-float half_to_float(std::uint16_t half) {
-  const int exponent = half >> 10 & 31;
-  const int fraction = half & 1023;
-  const float sign = (half & 0x8000) != 0 ? -1.0F : 1.0F;
-  if (exponent == 31) return fraction == 0 ? sign * INFINITY : NAN;
-  if (exponent == 0) return sign * std::ldexp(static_cast<float>(fraction), -24);
-  return sign * std::ldexp(static_cast<float>(fraction + 1024), exponent - 25);
+constexpr std::int64_t kScaleBlock = 128;  // rows and columns that share a scale in F8 matrices
+
+std::optional<DType> dtype_named(std::string_view name) {
+  for (const DTypeFacts& facts : kDTypes) {
+    if (facts.name == name) return facts.type;
+  }
+  return std::nullopt;
+}
+
+std::vector<std::int64_t> without_ones(const std::vector<std::int64_t>& shape) {
+  std::vector<std::int64_t> lengths;
+  std::copy_if(shape.begin(), shape.end(), std::back_inserter(lengths), [](std::int64_t n) { return n != 1; });
+  return lengths;
+}
+
+bool is_aligned(const HostMatrix& host) {
+  if (block_size(host.dtype).elements > 1) return true;
+  return std::bit_cast<std::uintptr_t>(host.data) % static_cast<std::size_t>(block_size(host.dtype).bytes) == 0;
+}
+
+// Rows [first, first + rows) of a stack of matrices.
+HostMatrix rows_of(const HostMatrix& all, std::int64_t first, std::int64_t rows) {
+  HostMatrix part = all;
+  part.data = static_cast<const std::byte*>(all.data) + first * bytes_of(all.dtype, all.cols);
+  part.rows = rows;
+  return part;
 }
 
 class WeightBinder {
  public:
-  WeightBinder(const ModelConfig& config, Backend& backend, TensorFiles files) : config_(config), backend_(backend) {
+  WeightBinder(ModelFiles files, Backend& backend) : config_(files.config()), backend_(backend) {
     model_.files = std::move(files);
     for (const auto& [name, tensor] : model_.files.tensors()) unread_.insert(name);
   }
@@ -37,7 +60,7 @@ class WeightBinder {
   Result<ModelWeights> bind() {
     const std::int64_t d = config_.hidden_size;
     ENGINE_TRY(model_.embedding, matrix("model.embed_tokens.weight", {config_.vocabulary, d}));
-    ENGINE_TRY(model_.norm, gain("model.norm.weight", d, 1.0F));
+    ENGINE_TRY(model_.norm, norm("model.norm.weight", d));
     if (!config_.tied_embeddings) {
       ENGINE_TRY(model_.head, matrix("lm_head.weight", {config_.vocabulary, d}));
     } else {
@@ -71,66 +94,67 @@ class WeightBinder {
   // `shape` as the reference writes it; a stored shape may differ by dimensions of length 1.
   Result<HostMatrix> stored(const std::string& name, const std::vector<std::int64_t>& shape) {
     ENGINE_TRY(const StoredTensor* tensor, find(name));
-    if (tensor->shape != shape) {
+    if (without_ones(tensor->shape) != without_ones(shape)) {
       return Error{ErrorCode::kCorrupt, "Tensor " + name + " has the shape " + shape_text(tensor->shape) +
-                                            ", but config.json asks for " + shape_text(shape) + "."};
+                                            ", but the configuration asks for " + shape_text(shape) + "."};
     }
     HostMatrix host;
     host.rows = shape.empty() ? 1 : shape.front();
     host.cols = 1;
     for (std::size_t i = 1; i < shape.size(); ++i) host.cols *= shape[i];
     host.data = tensor->bytes.data();
-    if (tensor->dtype == "F32") {
-      host.dtype = DType::kF32;
-    } else if (tensor->dtype == "BF16") {
-      host.dtype = DType::kBF16;
-    } else if (tensor->dtype == "F16") {
-      host.dtype = DType::kF16;
-    } else {
+    const auto type = dtype_named(tensor->dtype);
+    if (!type) {
       return Error{ErrorCode::kUnsupported,
-                   "Tensor " + name + " has the type " + tensor->dtype + "; expected F32, F16 or BF16."};
+                   "Tensor " + name + " has the type " + tensor->dtype +
+                       ", which is not computed here; use F32, F16, BF16, block-FP8 or GGUF weights."};
     }
+    host.dtype = *type;
+    if (host.cols % block_size(host.dtype).elements != 0) {
+      return Error{ErrorCode::kCorrupt,
+                   "Tensor " + name + " has rows that are not whole blocks of its type; fetch the model again."};
+    }
+    if (host.dtype == DType::kF8E4M3) ENGINE_CHECK(find_scales(name, host));
     model_.parameters += host.rows * host.cols;
     return host;
   }
 
-  Result<WeightHandle> hand_over(const HostMatrix& host) {
-    const bool aligned = std::bit_cast<std::uintptr_t>(host.data) % bytes_of(host.dtype) == 0;
-    if (host.dtype != DType::kF16 && aligned) {
-      model_.bytes += host.rows * host.cols * static_cast<std::int64_t>(bytes_of(host.dtype));
-      return backend_.take_weight(host);
-    }
-    return reordered(host, {});
+  // One scale for every 128 x 128, beside the codes.
+  Result<void> find_scales(const std::string& name, HostMatrix& host) {
+    const auto blocks = [](std::int64_t n) { return (n + kScaleBlock - 1) / kScaleBlock; };
+    const std::int64_t parameters = model_.parameters;
+    ENGINE_TRY(std::vector<float> scales, numbers(name + "_scale_inv", {blocks(host.rows), blocks(host.cols)}));
+    model_.parameters = parameters;
+    host.scales = model_.scales.emplace_back(std::move(scales)).data();
+    return {};
   }
 
-  // A copy in which row i is row order[i] of `host` (all rows in place when empty); F16 becomes F32.
+  Result<WeightHandle> hand_over(const HostMatrix& host) {
+    if (!is_aligned(host)) return reordered(host, {});
+    model_.bytes += bytes_of(host.dtype, host.rows * host.cols);
+    return backend_.take_weight(host);
+  }
+
+  // A copy in which row i is row order[i] of `host` (all rows in place when empty). F8 becomes F32: its scales belong
+  // to rows that stand together.
   Result<WeightHandle> reordered(const HostMatrix& host, const RowOrder& order) {
     HostMatrix copy = host;
     copy.rows = order.empty() ? host.rows : static_cast<std::int64_t>(order.size());
-    if (host.dtype == DType::kF16) copy.dtype = DType::kF32;
-    const std::size_t row_bytes = static_cast<std::size_t>(host.cols) * bytes_of(copy.dtype);
-    std::vector<std::byte>& memory = model_.copies.emplace_back(static_cast<std::size_t>(copy.rows) * row_bytes);
+    if (host.dtype == DType::kF8E4M3) copy.dtype = DType::kF32;
+    const std::int64_t row_bytes = bytes_of(copy.dtype, host.cols);
+    std::vector<std::byte>& memory = model_.copies.emplace_back(static_cast<std::size_t>(copy.rows * row_bytes));
     for (std::int64_t row = 0; row < copy.rows; ++row) {
-      copy_row(host, order.empty() ? row : order[static_cast<std::size_t>(row)], memory.data() + row * row_bytes);
+      const std::int64_t source = order.empty() ? row : order[static_cast<std::size_t>(row)];
+      std::byte* to = memory.data() + row * row_bytes;
+      if (host.dtype == DType::kF8E4M3) {
+        read_row(host, source, reinterpret_cast<float*>(to));
+      } else {
+        std::memcpy(to, rows_of(host, source, 1).data, static_cast<std::size_t>(row_bytes));
+      }
     }
     copy.data = memory.data();
     model_.bytes += static_cast<std::int64_t>(memory.size());
     return backend_.take_weight(copy);
-  }
-
-  static void copy_row(const HostMatrix& host, std::int64_t row, std::byte* to) {
-    const std::size_t stride = static_cast<std::size_t>(host.cols) * bytes_of(host.dtype);
-    const std::byte* from = static_cast<const std::byte*>(host.data) + static_cast<std::size_t>(row) * stride;
-    if (host.dtype != DType::kF16) {
-      std::memcpy(to, from, stride);
-      return;
-    }
-    for (std::int64_t i = 0; i < host.cols; ++i) {
-      std::uint16_t half = 0;
-      std::memcpy(&half, from + i * 2, 2);
-      const float value = half_to_float(half);
-      std::memcpy(to + i * 4, &value, 4);
-    }
   }
 
   Result<WeightHandle> matrix(const std::string& name, const std::vector<std::int64_t>& shape) {
@@ -141,167 +165,226 @@ class WeightBinder {
   Result<std::vector<float>> numbers(const std::string& name, const std::vector<std::int64_t>& shape) {
     ENGINE_TRY(const HostMatrix host, stored(name, shape));
     std::vector<float> values(static_cast<std::size_t>(host.rows * host.cols));
-    for (std::size_t i = 0; i < values.size(); ++i) {
-      if (host.dtype == DType::kF32) {
-        std::memcpy(&values[i], static_cast<const std::byte*>(host.data) + i * 4, 4);
-        continue;
-      }
-      std::uint16_t bits = 0;
-      std::memcpy(&bits, static_cast<const std::byte*>(host.data) + i * 2, 2);
-      values[i] = host.dtype == DType::kF16 ? half_to_float(bits)
-                                            : std::bit_cast<float>(static_cast<std::uint32_t>(bits) << 16);
-    }
+    for (std::int64_t row = 0; row < host.rows; ++row) read_row(host, row, values.data() + row * host.cols);
     return values;
   }
 
-  Result<std::unique_ptr<Buffer>> vector(const std::string& name, const std::vector<std::int64_t>& shape) {
-    return gain_of(name, shape, 0.0F);
-  }
-
-  Result<std::unique_ptr<Buffer>> gain(const std::string& name, std::int64_t width, float offset) {
-    return gain_of(name, {width}, offset);
-  }
-
-  Result<std::unique_ptr<Buffer>> gain_of(const std::string& name, const std::vector<std::int64_t>& shape,
-                                          float offset) {
-    ENGINE_TRY(std::vector<float> values, numbers(name, shape));
-    for (float& value : values) value += offset;
+  Result<std::unique_ptr<Buffer>> uploaded(const std::vector<float>& values) {
     ENGINE_TRY(std::unique_ptr<Buffer> buffer, backend_.make_buffer(static_cast<std::int64_t>(values.size())));
     backend_.upload(values, buffer->data());
     model_.bytes += static_cast<std::int64_t>(values.size() * sizeof(float));
     return buffer;
   }
 
+  Result<std::unique_ptr<Buffer>> vector(const std::string& name, const std::vector<std::int64_t>& shape) {
+    ENGINE_TRY(const std::vector<float> values, numbers(name, shape));
+    return uploaded(values);
+  }
+
+  // The gain of a zero-centred norm, ready to multiply.
+  Result<std::unique_ptr<Buffer>> norm(const std::string& name, std::int64_t width) {
+    ENGINE_TRY(std::vector<float> values, numbers(name, {width}));
+    for (float& value : values) value += model_.files.norm_offset();
+    return uploaded(values);
+  }
+
   Result<LayerWeights> bind_layer(const std::string& prefix, LayerKind kind) {
     LayerWeights layer;
-    ENGINE_TRY(layer.input_norm, gain(prefix + "input_layernorm.weight", config_.hidden_size, 1.0F));
-    ENGINE_TRY(layer.post_norm, gain(prefix + "post_attention_layernorm.weight", config_.hidden_size, 1.0F));
+    ENGINE_TRY(layer.input_norm, norm(prefix + "input_layernorm.weight", config_.hidden_size));
+    ENGINE_TRY(layer.post_norm, norm(prefix + "post_attention_layernorm.weight", config_.hidden_size));
     if (kind == LayerKind::kDeltaNet) {
       ENGINE_TRY(layer.delta, bind_delta(prefix + "linear_attn."));
     } else {
       ENGINE_TRY(layer.attention, bind_attention(prefix + "self_attn."));
     }
-    ENGINE_TRY(layer.experts, bind_experts(prefix + "mlp."));
+    if (config_.dense_width > 0) {
+      ENGINE_TRY(layer.dense, bind_dense(prefix + "mlp.", config_.dense_width));
+    } else {
+      ENGINE_TRY(layer.experts, bind_experts(prefix + "mlp."));
+    }
     return layer;
   }
 
-  // On disk qkvz is grouped by key head: [q | k | v of its value heads | z of its value heads]; ba likewise.
-  Result<DeltaNetWeights> bind_delta(const std::string& prefix) {
-    const DeltaShape& shape = config_.delta;
-    const std::int64_t d = config_.hidden_size;
+  // Rows that the checkpoints group by key head: [q | k | v of its value heads | z of its value heads], and [b | a].
+  struct DeltaOrder {
+    RowOrder qkv, z, ba;
+  };
+  static DeltaOrder order_of(const DeltaShape& shape) {
     const std::int64_t shared = shape.value_heads / shape.key_heads;
     const std::int64_t group = 2 * shape.key_dim + 2 * shared * shape.value_dim;
-    RowOrder qkv, z, ba;
+    DeltaOrder order;
     for (int part = 0; part < 2; ++part) {
       for (std::int64_t g = 0; g < shape.key_heads; ++g)
-        append_rows(qkv, g * group + part * shape.key_dim, shape.key_dim);
-      for (std::int64_t g = 0; g < shape.key_heads; ++g) append_rows(ba, (2 * g + part) * shared, shared);
+        append_rows(order.qkv, g * group + part * shape.key_dim, shape.key_dim);
+      for (std::int64_t g = 0; g < shape.key_heads; ++g) append_rows(order.ba, (2 * g + part) * shared, shared);
     }
     for (std::int64_t g = 0; g < shape.key_heads; ++g) {
       const std::int64_t values = g * group + 2 * shape.key_dim;
-      append_rows(qkv, values, shared * shape.value_dim);
-      append_rows(z, values + shared * shape.value_dim, shared * shape.value_dim);
+      append_rows(order.qkv, values, shared * shape.value_dim);
+      append_rows(order.z, values + shared * shape.value_dim, shared * shape.value_dim);
     }
+    return order;
+  }
+
+  Result<DeltaNetWeights> bind_delta(const std::string& prefix) {
+    const DeltaShape& shape = config_.delta;
+    const std::int64_t d = config_.hidden_size;
+    const DeltaOrder order = order_of(shape);
     DeltaNetWeights w;
-    ENGINE_TRY(const HostMatrix qkvz, stored(prefix + "in_proj_qkvz.weight", {shape.key_heads * group, d}));
+    if (has(prefix + "in_proj_qkv.weight")) {
+      ENGINE_TRY(w.qkv, matrix(prefix + "in_proj_qkv.weight", {config_.conv_channels(), d}));
+      ENGINE_TRY(w.z, matrix(prefix + "in_proj_z.weight", {config_.value_width(), d}));
+    } else {
+      ENGINE_TRY(const HostMatrix qkvz,
+                 stored(prefix + "in_proj_qkvz.weight", {config_.conv_channels() + config_.value_width(), d}));
+      ENGINE_TRY(w.qkv, reordered(qkvz, order.qkv));
+      ENGINE_TRY(w.z, reordered(qkvz, order.z));
+    }
     ENGINE_TRY(const HostMatrix gates, stored(prefix + "in_proj_ba.weight", {2 * shape.value_heads, d}));
-    ENGINE_TRY(w.qkv, reordered(qkvz, qkv));
-    ENGINE_TRY(w.z, reordered(qkvz, z));
-    ENGINE_TRY(w.ba, reordered(gates, ba));
+    ENGINE_TRY(w.ba, reordered(gates, order.ba));
     ENGINE_TRY(w.out, matrix(prefix + "out_proj.weight", {d, config_.value_width()}));
     ENGINE_TRY(w.conv, vector(prefix + "conv1d.weight", {config_.conv_channels(), 1, config_.conv_taps}));
-    ENGINE_TRY(w.a_log, vector(prefix + "A_log", {shape.value_heads}));
+    ENGINE_TRY(w.rate, decay_rate(prefix));
     ENGINE_TRY(w.dt_bias, vector(prefix + "dt_bias", {shape.value_heads}));
-    ENGINE_TRY(w.norm, gain(prefix + "norm.weight", shape.value_dim, 0.0F));
+    ENGINE_TRY(w.norm, vector(prefix + "norm.weight", {shape.value_dim}));
     return w;
   }
 
-  // On disk every query head is followed by its output gate.
+  Result<std::unique_ptr<Buffer>> decay_rate(const std::string& prefix) {
+    if (has(prefix + "decay_rate")) return vector(prefix + "decay_rate", {config_.delta.value_heads});
+    ENGINE_TRY(std::vector<float> values, numbers(prefix + "A_log", {config_.delta.value_heads}));
+    for (float& value : values) value = -std::exp(value);
+    return uploaded(values);
+  }
+
   Result<AttentionWeights> bind_attention(const std::string& prefix) {
     const std::int64_t d = config_.hidden_size;
+    AttentionWeights w;
+    if (config_.output_gate) {
+      ENGINE_CHECK(bind_query_and_gate(prefix, w));
+    } else {
+      ENGINE_TRY(w.query, matrix(prefix + "q_proj.weight", {config_.query_width(), d}));
+    }
+    ENGINE_TRY(w.key, matrix(prefix + "k_proj.weight", {config_.kv_width(), d}));
+    ENGINE_TRY(w.value, matrix(prefix + "v_proj.weight", {config_.kv_width(), d}));
+    ENGINE_TRY(w.out, matrix(prefix + "o_proj.weight", {d, config_.query_width()}));
+    ENGINE_TRY(w.q_norm, norm(prefix + "q_norm.weight", config_.attention.head_dim));
+    ENGINE_TRY(w.k_norm, norm(prefix + "k_norm.weight", config_.attention.head_dim));
+    return w;
+  }
+
+  // Every query head is followed by its output gate.
+  Result<void> bind_query_and_gate(const std::string& prefix, AttentionWeights& w) {
     const std::int64_t width = config_.attention.head_dim;
     RowOrder query, gate;
     for (std::int64_t head = 0; head < config_.attention.query_heads; ++head) {
       append_rows(query, 2 * head * width, width);
       append_rows(gate, (2 * head + 1) * width, width);
     }
-    AttentionWeights w;
-    ENGINE_TRY(const HostMatrix both, stored(prefix + "q_proj.weight", {2 * config_.query_width(), d}));
+    ENGINE_TRY(const HostMatrix both,
+               stored(prefix + "q_proj.weight", {2 * config_.query_width(), config_.hidden_size}));
     ENGINE_TRY(w.query, reordered(both, query));
     ENGINE_TRY(w.gate, reordered(both, gate));
-    ENGINE_TRY(w.key, matrix(prefix + "k_proj.weight", {config_.kv_width(), d}));
-    ENGINE_TRY(w.value, matrix(prefix + "v_proj.weight", {config_.kv_width(), d}));
-    ENGINE_TRY(w.out, matrix(prefix + "o_proj.weight", {d, config_.query_width()}));
-    ENGINE_TRY(w.q_norm, gain(prefix + "q_norm.weight", width, 1.0F));
-    ENGINE_TRY(w.k_norm, gain(prefix + "k_norm.weight", width, 1.0F));
+    return {};
+  }
+
+  Result<DenseWeights> bind_dense(const std::string& prefix, std::int64_t width) {
+    const std::int64_t d = config_.hidden_size;
+    DenseWeights w;
+    ENGINE_TRY(w.gate, matrix(prefix + "gate_proj.weight", {width, d}));
+    ENGINE_TRY(w.up, matrix(prefix + "up_proj.weight", {width, d}));
+    ENGINE_TRY(w.down, matrix(prefix + "down_proj.weight", {d, width}));
     return w;
   }
 
   Result<ExpertWeights> bind_experts(const std::string& prefix) {
-    const std::int64_t d = config_.hidden_size;
-    const std::int64_t shared = config_.shared_expert_width;
     ExpertWeights w;
     w.experts_per_token = config_.experts_per_token;
     w.normalise_top_k = config_.normalise_top_k;
-    ENGINE_TRY(w.router, matrix(prefix + "gate.weight", {config_.experts, d}));
-    ENGINE_TRY(w.shared_router, matrix(prefix + "shared_expert_gate.weight", {1, d}));
-    ENGINE_TRY(w.shared_gate, matrix(prefix + "shared_expert.gate_proj.weight", {shared, d}));
-    ENGINE_TRY(w.shared_up, matrix(prefix + "shared_expert.up_proj.weight", {shared, d}));
-    ENGINE_TRY(w.shared_down, matrix(prefix + "shared_expert.down_proj.weight", {d, shared}));
-    if (model_.files.tensors().contains(prefix + "experts.gate_up_proj")) {
-      ENGINE_CHECK(bind_fused_experts(prefix + "experts.", w));
+    ENGINE_TRY(w.router, matrix(prefix + "gate.weight", {config_.experts, config_.hidden_size}));
+    if (config_.shared_expert_width > 0) {
+      ENGINE_TRY(w.shared_router, matrix(prefix + "shared_expert_gate.weight", {1, config_.hidden_size}));
+      ENGINE_TRY(DenseWeights shared, bind_dense(prefix + "shared_expert.", config_.shared_expert_width));
+      w.shared_gate = std::move(shared.gate);
+      w.shared_up = std::move(shared.up);
+      w.shared_down = std::move(shared.down);
+    }
+    if (has(prefix + "experts.down_proj")) {
+      ENGINE_CHECK(bind_stacked_experts(prefix + "experts.", w));
       return w;
     }
     for (std::int64_t e = 0; e < config_.experts; ++e) {
-      const std::string expert = prefix + "experts." + std::to_string(e) + ".";
-      ENGINE_TRY(WeightHandle gate, matrix(expert + "gate_proj.weight", {config_.expert_width, d}));
-      ENGINE_TRY(WeightHandle up, matrix(expert + "up_proj.weight", {config_.expert_width, d}));
-      ENGINE_TRY(WeightHandle down, matrix(expert + "down_proj.weight", {d, config_.expert_width}));
-      w.gate.push_back(std::move(gate));
-      w.up.push_back(std::move(up));
-      w.down.push_back(std::move(down));
+      ENGINE_TRY(DenseWeights expert, bind_dense(prefix + "experts." + std::to_string(e) + ".", config_.expert_width));
+      w.gate.push_back(std::move(expert.gate));
+      w.up.push_back(std::move(expert.up));
+      w.down.push_back(std::move(expert.down));
     }
     return w;
   }
 
-  // Files saved by transformers 5 may hold [experts, gate | up, d] and [experts, d, width] instead.
-  Result<void> bind_fused_experts(const std::string& prefix, ExpertWeights& w) {
+  // All experts in one tensor: [experts, width, d] for gate and up or [experts, gate | up, d] for both, and
+  // [experts, d, width]. GGUF files, and those saved by transformers 5.
+  Result<void> bind_stacked_experts(const std::string& prefix, ExpertWeights& w) {
     const std::int64_t width = config_.expert_width;
-    ENGINE_TRY(const HostMatrix gate_up,
-               stored(prefix + "gate_up_proj", {config_.experts, 2 * width, config_.hidden_size}));
-    ENGINE_TRY(const HostMatrix down, stored(prefix + "down_proj", {config_.experts, config_.hidden_size, width}));
-    const auto part = [](const HostMatrix& all, std::int64_t first_element, std::int64_t rows, std::int64_t cols) {
-      const std::byte* data =
-          static_cast<const std::byte*>(all.data) + first_element * static_cast<std::int64_t>(bytes_of(all.dtype));
-      return HostMatrix{all.dtype, data, rows, cols};
-    };
     const std::int64_t d = config_.hidden_size;
-    for (std::int64_t e = 0; e < config_.experts; ++e) {
-      ENGINE_TRY(WeightHandle gate, hand_over(part(gate_up, 2 * e * width * d, width, d)));
-      ENGINE_TRY(WeightHandle up, hand_over(part(gate_up, (2 * e + 1) * width * d, width, d)));
-      ENGINE_TRY(WeightHandle one_down, hand_over(part(down, e * width * d, d, width)));
-      w.gate.push_back(std::move(gate));
-      w.up.push_back(std::move(up));
-      w.down.push_back(std::move(one_down));
+    if (has(prefix + "gate_up_proj")) {
+      ENGINE_TRY(const HostMatrix both, stacked(prefix + "gate_up_proj", {config_.experts, 2 * width, d}));
+      ENGINE_CHECK(cut(both, 0, 2 * width, width, w.gate));
+      ENGINE_CHECK(cut(both, width, 2 * width, width, w.up));
+    } else {
+      ENGINE_TRY(const HostMatrix gate, stacked(prefix + "gate_proj", {config_.experts, width, d}));
+      ENGINE_TRY(const HostMatrix up, stacked(prefix + "up_proj", {config_.experts, width, d}));
+      ENGINE_CHECK(cut(gate, 0, width, width, w.gate));
+      ENGINE_CHECK(cut(up, 0, width, width, w.up));
+    }
+    ENGINE_TRY(const HostMatrix down, stacked(prefix + "down_proj", {config_.experts, d, width}));
+    return cut(down, 0, d, d, w.down);
+  }
+
+  // [experts, rows, cols] as one matrix of experts * rows rows.
+  Result<HostMatrix> stacked(const std::string& name, const std::vector<std::int64_t>& shape) {
+    ENGINE_TRY(const StoredTensor* tensor, find(name));
+    if (tensor->dtype == name_of(DType::kF8E4M3) || shape.back() % row_elements(*tensor) != 0) {
+      return Error{ErrorCode::kUnsupported, "Tensor " + name + " of type " + tensor->dtype +
+                                                " holds all experts at once, which is not read in that type."};
+    }
+    ENGINE_TRY(HostMatrix host, stored(name, shape));
+    host.rows = shape[0] * shape[1];
+    host.cols = shape[2];
+    return host;
+  }
+
+  static std::int64_t row_elements(const StoredTensor& tensor) {
+    const auto type = dtype_named(tensor.dtype);
+    return type ? block_size(*type).elements : 1;
+  }
+
+  // One matrix of `rows` rows out of every `stride` rows, beginning at `first`.
+  Result<void> cut(const HostMatrix& all, std::int64_t first, std::int64_t stride, std::int64_t rows,
+                   std::vector<WeightHandle>& experts) {
+    for (std::int64_t row = first; row < all.rows; row += stride) {
+      ENGINE_TRY(WeightHandle expert, hand_over(rows_of(all, row, rows)));
+      experts.push_back(std::move(expert));
     }
     return {};
   }
 
   Result<void> bind_mtp() {
-    const auto& tensors = model_.files.tensors();
-    if (!tensors.contains("mtp.fc.weight") && !tensors.contains("model.mtp.fc.weight")) return {};
+    if (!has("mtp.fc.weight") && !has("model.mtp.fc.weight")) return {};
     const std::int64_t d = config_.hidden_size;
     MtpWeights mtp;
     ENGINE_TRY(mtp.fc, matrix("mtp.fc.weight", {d, 2 * d}));
-    ENGINE_TRY(mtp.embedding_norm, gain("mtp.pre_fc_norm_embedding.weight", d, 1.0F));
-    ENGINE_TRY(mtp.hidden_norm, gain("mtp.pre_fc_norm_hidden.weight", d, 1.0F));
+    ENGINE_TRY(mtp.embedding_norm, norm("mtp.pre_fc_norm_embedding.weight", d));
+    ENGINE_TRY(mtp.hidden_norm, norm("mtp.pre_fc_norm_hidden.weight", d));
     ENGINE_TRY(mtp.layer, bind_layer("mtp.layers.0.", LayerKind::kAttention));
-    ENGINE_TRY(mtp.norm, gain("mtp.norm.weight", d, 1.0F));
+    ENGINE_TRY(mtp.norm, norm("mtp.norm.weight", d));
     model_.mtp = std::move(mtp);
     return {};
   }
 
-  const ModelConfig& config_;
+  bool has(const std::string& name) const { return model_.files.tensors().contains(name); }
+
+  ModelConfig config_;
   Backend& backend_;
   ModelWeights model_;
   std::set<std::string, std::less<>> unread_;
@@ -309,9 +392,8 @@ class WeightBinder {
 
 }  // namespace
 
-Result<ModelWeights> load_weights(const std::filesystem::path& directory, const ModelConfig& config, Backend& backend) {
-  ENGINE_TRY(TensorFiles files, TensorFiles::open(directory));
-  return WeightBinder(config, backend, std::move(files)).bind();
+Result<ModelWeights> load_weights(ModelFiles files, Backend& backend) {
+  return WeightBinder(std::move(files), backend).bind();
 }
 
 }  // namespace lectern::engine

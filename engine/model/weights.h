@@ -2,14 +2,13 @@
 #pragma once
 
 #include <cstdint>
-#include <filesystem>
 #include <memory>
 #include <optional>
 #include <vector>
 
 #include "engine/result.h"
 #include "model/config.h"
-#include "model/tensor_file.h"
+#include "model/model_files.h"
 #include "ops/backend.h"
 
 namespace lectern::engine {
@@ -22,14 +21,14 @@ struct DeltaNetWeights {
   WeightHandle ba;                  // [2 Hv, d], rows b | a
   WeightHandle out;                 // [d, Hv dv]
   std::unique_ptr<Buffer> conv;     // [2 Hk dk + Hv dv, taps]
-  std::unique_ptr<Buffer> a_log;    // [Hv]
+  std::unique_ptr<Buffer> rate;     // [Hv], -exp(A_log)
   std::unique_ptr<Buffer> dt_bias;  // [Hv]
   std::unique_ptr<Buffer> norm;     // [dv]
 };
 
 struct AttentionWeights {
   WeightHandle query;              // [Hq dh, d]
-  WeightHandle gate;               // [Hq dh, d]
+  WeightHandle gate;               // [Hq dh, d]; empty without an output gate
   WeightHandle key;                // [Hkv dh, d]
   WeightHandle value;              // [Hkv dh, d]
   WeightHandle out;                // [d, Hq dh]
@@ -37,12 +36,20 @@ struct AttentionWeights {
   std::unique_ptr<Buffer> k_norm;  // [dh]
 };
 
+// y = down(silu(gate x) up x)
+struct DenseWeights {
+  WeightHandle gate;  // [m, d]
+  WeightHandle up;    // [m, d]
+  WeightHandle down;  // [d, m]
+};
+
 struct LayerWeights {
   std::unique_ptr<Buffer> input_norm;  // [d]
   std::unique_ptr<Buffer> post_norm;   // [d]
   std::optional<DeltaNetWeights> delta;
   std::optional<AttentionWeights> attention;
-  ExpertWeights experts;
+  std::optional<ExpertWeights> experts;
+  std::optional<DenseWeights> dense;
 };
 
 // The multi-token-prediction module; embedding and head are the trunk's.
@@ -55,8 +62,9 @@ struct MtpWeights {
 };
 
 struct ModelWeights {
-  TensorFiles files;                           // keeps mapped weights alive
+  ModelFiles files;                            // keeps mapped weights alive
   std::vector<std::vector<std::byte>> copies;  // rows put into the order above
+  std::vector<std::vector<float>> scales;      // of F8 matrices
 
   WeightHandle embedding;  // [vocabulary, d]
   WeightHandle head;       // [vocabulary, d]; empty when tied to the embedding
@@ -71,7 +79,7 @@ struct ModelWeights {
 };
 
 // Binds every tensor by name; shapes and types are checked, and a tensor that no part of the model reads is an error,
-// because a dropped tensor shows only as bad answers. Errors: kNotFound, kCorrupt, kUnsupported, kOutOfMemory.
-Result<ModelWeights> load_weights(const std::filesystem::path& directory, const ModelConfig& config, Backend& backend);
+// because a dropped tensor shows only as bad answers. Errors: kCorrupt, kUnsupported, kOutOfMemory.
+Result<ModelWeights> load_weights(ModelFiles files, Backend& backend);
 
 }  // namespace lectern::engine

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
 #include <memory>
 #include <span>
@@ -35,12 +36,15 @@ class Buffer {
   virtual std::int64_t size() const = 0;  // in floats
 };
 
-// Keys and values of one attention layer, [capacity, kv_heads * head_dim] each; the first `length` rows are valid.
-struct KvCache {
-  std::unique_ptr<Buffer> keys;
-  std::unique_ptr<Buffer> values;
-  std::int64_t length = 0;
-  std::int64_t capacity = 0;
+// Keys and values of one attention layer of one sequence, on the device, in a layout only the backend knows.
+class KvCache {
+ public:
+  virtual ~KvCache() = default;
+  virtual std::int64_t length() const = 0;            // rows held
+  virtual void truncate(std::int64_t length) = 0;     // forgets the rows from `length` on
+  virtual std::int64_t bytes() const = 0;             // taken, room for later rows included
+  virtual std::int64_t bytes_of_row() const = 0;      // in the form of save_rows()
+  virtual std::unique_ptr<KvCache> fork() const = 0;  // the same rows, stored once as long as neither changes them
 };
 
 // Inverse frequencies of the rotary pairs (rope scaling applied) and the factor on cos and sin.
@@ -56,13 +60,24 @@ struct DeltaShape {
   std::int64_t value_dim = 0;
 };
 
+// Per value head, on the device.
+struct DeltaGates {
+  const float* rate = nullptr;
+  const float* dt_bias = nullptr;
+};
+
 struct AttentionShape {
   std::int64_t query_heads = 0;
   std::int64_t kv_heads = 0;  // query head h reads kv head h / (query_heads / kv_heads)
   std::int64_t head_dim = 0;
 };
 
-// Weights of one sparse mixture-of-experts block of width d with experts of width m.
+// Rows up to which a row's result does not depend on its neighbours, to the last bit, in every operation: so that a
+// token read alone, checked in a speculative batch, or advanced beside other sequences gives the same numbers.
+inline constexpr std::int64_t kSmallBatchRows = 8;
+
+// Weights of one sparse mixture-of-experts block of width d with experts of width m. Without a shared expert its
+// handles are empty.
 struct ExpertWeights {
   WeightHandle router;             // [experts, d]
   std::vector<WeightHandle> gate;  // [m, d] each
@@ -87,8 +102,8 @@ class Backend {
   virtual ~Backend() = default;
 
   // --- memory -----------------------------------------------------------------------------------------------------
-  // Takes over a host matrix of F32 or BF16, aligned as its numbers are; the host memory must outlive the handle (the
-  // CPU reads mapped files in place). Errors: kUnsupported (another type), kOutOfMemory.
+  // Takes over a host matrix of any type, F32, F16 and BF16 aligned as their numbers are; the host memory must outlive
+  // the handle (the CPU reads mapped files in place). Errors: kUnsupported, kOutOfMemory.
   virtual Result<WeightHandle> take_weight(const HostMatrix& matrix) = 0;
   virtual Result<std::unique_ptr<Buffer>> make_buffer(std::int64_t floats) = 0;  // Errors: kOutOfMemory, kDevice
   virtual void copy(const float* from, float* to, std::int64_t floats) = 0;      // on the device
@@ -103,10 +118,21 @@ class Backend {
   virtual void linear(const Tensor& x, const Weight& w, bool accumulate, const Tensor& y) = 0;
   // y[t,n] += bias[n]
   virtual void add_bias(const float* bias, const Tensor& y) = 0;
+  // y = silu(gate) y
+  virtual void silu_gate(const Tensor& gate, const Tensor& y) = 0;
   // y = x rsqrt(mean(x^2) + eps) gain, over groups of `width` columns; gain [width]. y may be x.
   virtual void rms_norm(const Tensor& x, const float* gain, std::int64_t width, float eps, const Tensor& y) = 0;
 
   // --- gated attention ----------------------------------------------------------------------------------------------
+  virtual Result<std::unique_ptr<KvCache>> make_kv_cache(const AttentionShape& shape, KvType type) = 0;
+  // Makes room for `rows` more, so that append_kv() cannot fail. What is held stays where it is. Errors: kOutOfMemory.
+  virtual Result<void> reserve_kv(KvCache& cache, std::int64_t rows) = 0;
+  // Appends rows, rounded to the cache's type. k, v: [T, kv_heads * head_dim]
+  virtual void append_kv(const Tensor& k, const Tensor& v, KvCache& cache) = 0;
+  // Rows [first, first + rows) in a form that depends on shape and type alone, bytes_of_row() each; load_rows()
+  // appends such rows, for which there must be room.
+  virtual void save_rows(const KvCache& cache, std::int64_t first, std::int64_t rows, std::span<std::byte> to) = 0;
+  virtual void load_rows(std::span<const std::byte> from, KvCache& cache) = 0;
   // Rotates dims [0, 2r) of every head in place, r pairs (i, i + r): row t stands at position first + t.
   virtual void rotate(const RotaryTable& table, std::int64_t first, std::int64_t head_dim, const Tensor& x) = 0;
   // Row t of q attends, causally, to cache rows 0 .. length - T + t; the cache already holds the T new rows.
@@ -118,17 +144,25 @@ class Backend {
 
   // --- gated DeltaNet -----------------------------------------------------------------------------------------------
   // Causal depthwise convolution and silu: y[t,c] = silu(sum_j w[c,j] u[t - J + 1 + j, c]), rows before 0 from `state`
-  // [J - 1, C], oldest first, which is updated. w: [C, J].
-  virtual void causal_conv(const Tensor& u, const float* w, std::int64_t taps, float* state, const Tensor& y) = 0;
+  // [J - 1, C], oldest first. w: [C, J].
+  virtual void causal_conv(const Tensor& u, const float* w, std::int64_t taps, const float* state, const Tensor& y) = 0;
+  // state = the last J - 1 rows of (state, u)
+  virtual void advance_conv(const Tensor& u, std::int64_t taps, float* state) = 0;
   // The gated delta rule (Yang et al. 2024, "Gated Delta Networks"), per value head with state S [key_dim, value_dim]:
   //   k = l2norm(k), q = l2norm(q) / sqrt(key_dim)   with x rsqrt(sum(x^2) + 1e-6)
-  //   beta = sigma(b), g = -exp(a_log) softplus(a + dt_bias)
+  //   beta = sigma(b), g = rate softplus(a + dt_bias)   with rate = -exp(A_log)
   //   S = exp(g) S;  S += k (beta (v - S^T k))^T;  o = S^T q
   // qkv: [T, q | k | v], ba: [T, b | a] over value heads, o: [T, value_heads * value_dim].
   // state: [value_heads, key_dim, value_dim], updated. How tokens are divided over calls changes rounding only; decay
   // of any strength gives finite numbers.
-  virtual void delta_rule(const Tensor& qkv, const Tensor& ba, const float* a_log, const float* dt_bias,
-                          const DeltaShape& shape, float* state, const Tensor& o) = 0;
+  virtual void delta_rule(const Tensor& qkv, const Tensor& ba, const DeltaGates& gates, const DeltaShape& shape,
+                          float* state, const Tensor& o) = 0;
+  // The same, bit for bit, for at most kSmallBatchRows rows, but the state stays as it is and what each row would do to
+  // it goes to `changes` [T, value_heads, key_dim + value_dim + 1]: rejected drafts then leave no trace.
+  virtual void delta_rule_tentative(const Tensor& qkv, const Tensor& ba, const DeltaGates& gates,
+                                    const DeltaShape& shape, const float* state, float* changes, const Tensor& o) = 0;
+  // Lets the first `rows` changes take effect, bit for bit as delta_rule() would have.
+  virtual void apply_changes(const float* changes, std::int64_t rows, const DeltaShape& shape, float* state) = 0;
   // o = rms_norm(o) silu(z), the norm over groups of `width` columns with gain [width].
   virtual void gated_rms_norm(const Tensor& z, const float* gain, std::int64_t width, float eps, const Tensor& o) = 0;
 

@@ -2,10 +2,11 @@
 #include "engine/engine.h"
 
 #include <algorithm>
-#include <chrono>
 #include <exception>
-#include <mutex>
+#include <map>
 #include <new>
+#include <optional>
+#include <span>
 #include <string>
 #include <system_error>
 #include <utility>
@@ -13,7 +14,10 @@
 #include "model/transformer.h"
 #include "ops/backend.h"
 #include "runtime/generation.h"
+#include "runtime/gguf_text.h"
+#include "runtime/memory_plan.h"
 #include "runtime/scoring.h"
+#include "runtime/session_cache.h"
 #include "runtime/stop_tokens.h"
 #include "runtime/transformer_sequence.h"
 #include "text/chat_template.h"
@@ -24,6 +28,7 @@ namespace {
 
 constexpr int kMaxThreads = 1024;
 constexpr std::int64_t kMaxChunkTokens = 16384;
+constexpr double kLargestRopeFactor = 1024;
 
 // The boundary of the module: runs `action`, whose exceptions become errors.
 template <class Action>
@@ -43,8 +48,14 @@ Result<void> check_options(const EngineOptions& options) {
                                                   std::to_string(low) + " to " + std::to_string(high) + "."};
   };
   if (options.threads < 0 || options.threads > kMaxThreads) return wrong("threads", options.threads, 0, kMaxThreads);
-  if (options.prefill_chunk_tokens < 1 || options.prefill_chunk_tokens > kMaxChunkTokens) {
-    return wrong("prefill_chunk_tokens", options.prefill_chunk_tokens, 1, kMaxChunkTokens);
+  if (options.prefill_chunk_tokens < 0 || options.prefill_chunk_tokens > kMaxChunkTokens) {
+    return wrong("prefill_chunk_tokens", options.prefill_chunk_tokens, 0, kMaxChunkTokens);
+  }
+  if (options.draft_tokens < 0 || options.draft_tokens > kMostDrafts) {
+    return wrong("draft_tokens", options.draft_tokens, 0, kMostDrafts);
+  }
+  if (options.rope_factor != 0 && !(options.rope_factor >= 1 && options.rope_factor <= kLargestRopeFactor)) {
+    return Error{ErrorCode::kInvalidArgument, "rope_factor must be 0 (none) or 1 to 1024."};
   }
   if (options.context_tokens < 0) {
     return Error{ErrorCode::kInvalidArgument, "context_tokens is negative; use 0 for the model's own maximum."};
@@ -68,18 +79,16 @@ struct Parts {
   std::unique_ptr<Transformer> transformer;
   ChatTemplate chat_template;
   GenerationLimits limits;
+  EngineOptions options;
   ModelInfo info;
 };
 
-GenerationResult cancelled() {
-  GenerationResult result;
-  result.finish = FinishReason::kCancelled;
-  return result;
-}
-
 class LoadedEngine final : public Engine {
  public:
-  explicit LoadedEngine(Parts parts) : parts_(std::move(parts)) {}
+  explicit LoadedEngine(Parts parts)
+      : parts_(std::move(parts)),
+        scheduler_(*parts_.transformer),
+        sessions_(scheduler_, parts_.transformer->weights().files.fingerprint(), parts_.options.sessions) {}
 
   const ModelInfo& info() const override { return parts_.info; }
   const Tokenizer& tokenizer() const override { return *parts_.tokenizer; }
@@ -96,76 +105,153 @@ class LoadedEngine final : public Engine {
     return without_exceptions([&]() -> Result<GenerationResult> {
       ENGINE_TRY(const std::vector<TokenId> prompt,
                  parts_.chat_template.encode(request.messages, request.thinking, *parts_.tokenizer));
-      const std::unique_lock lock = wait_for_turn(stop);
-      if (!lock.owns_lock()) return cancelled();
-      ENGINE_TRY(SequenceState state, parts_.transformer->new_sequence());
-      TransformerSequence sequence(*parts_.transformer, std::move(state));
-      return generate_reply(sequence, *parts_.tokenizer, parts_.limits, prompt, request, sink, std::move(stop));
+      const SequenceOptions options = sequence_options(static_cast<std::int64_t>(prompt.size()), request);
+      ENGINE_TRY(TransformerSequence sequence, begin(prompt, options));
+      const std::int64_t reused = sequence.length();
+      if (keeps_sessions()) sequence.on_boundary([this](SequenceSnapshot at) { sessions_.store(std::move(at)); });
+      GenerationLimits limits = parts_.limits;
+      limits.boundaries = boundaries_of(prompt);
+      ENGINE_TRY(GenerationResult result,
+                 generate_reply(sequence, *parts_.tokenizer, limits, prompt, request, sink, std::move(stop)));
+      result.statistics.reused_tokens = reused;
+      result.statistics.rope_factor = options.yarn.factor;
+      return result;
     });
   }
 
   Result<std::vector<float>> score(const std::vector<TokenId>& tokens, std::stop_token stop) override {
     return without_exceptions([&]() -> Result<std::vector<float>> {
-      const std::unique_lock lock = wait_for_turn(stop);
-      if (!lock.owns_lock()) return Error{ErrorCode::kCancelled, "Scoring was stopped."};
-      return score_tokens(*parts_.transformer, tokens, parts_.limits.context_tokens, std::move(stop));
+      return scheduler_.exclusively([&](Transformer& model) {
+        return score_tokens(model, tokens, parts_.limits.context_tokens, std::move(stop));
+      });
     });
   }
 
  private:
-  // Not owned when a stop was requested while another call ran.
-  std::unique_lock<std::timed_mutex> wait_for_turn(const std::stop_token& stop) {
-    constexpr std::chrono::milliseconds kPatience(50);
-    std::unique_lock lock(one_at_a_time_, std::defer_lock);
-    while (!lock.try_lock_for(kPatience) && !stop.stop_requested()) {
+  bool keeps_sessions() const { return parts_.options.sessions.memory_bytes > 0; }
+
+  // YaRN changes every number, so that only sequences which need it are read with it.
+  SequenceOptions sequence_options(std::int64_t prompt, const GenerationRequest& request) const {
+    const ModelConfig& config = parts_.transformer->config();
+    SequenceOptions options;
+    options.kv = parts_.options.kv_type;
+    options.with_mtp = parts_.options.draft_tokens > 0;
+    options.yarn = config.yarn;
+    const bool longer = request.max_new_tokens > config.context_tokens - prompt;
+    if (parts_.options.rope_factor > 1 && longer) {
+      options.yarn = {.factor = parts_.options.rope_factor, .original_context = config.context_tokens};
     }
-    return lock;
+    return options;
+  }
+
+  // On the stored session that begins like the prompt, or a new one.
+  Result<TransformerSequence> begin(std::span<const TokenId> prompt, const SequenceOptions& options) {
+    if (keeps_sessions()) {
+      std::optional<SequenceSnapshot> known = sessions_.find(prompt, options);
+      if (known) return TransformerSequence(scheduler_, std::move(*known), parts_.options.draft_tokens);
+    }
+    ENGINE_TRY(SequenceState state, parts_.transformer->new_sequence(options));
+    return TransformerSequence(scheduler_, std::move(state), parts_.options.draft_tokens);
+  }
+
+  // Where later prompts are likely to differ: the ends of turns; and every so many tokens, because they may anywhere.
+  std::vector<std::int64_t> boundaries_of(std::span<const TokenId> prompt) const {
+    std::vector<std::int64_t> boundaries;
+    const std::int64_t step = std::max<std::int64_t>(1, parts_.options.sessions.checkpoint_tokens);
+    for (std::int64_t i = 1; i < static_cast<std::int64_t>(prompt.size()); ++i) {
+      const bool turn_ended = prompt[static_cast<std::size_t>(i - 1)] == parts_.chat_template.turn_end();
+      if (turn_ended || i % step == 0) boundaries.push_back(i);
+    }
+    return boundaries;
   }
 
   Parts parts_;
-  std::timed_mutex one_at_a_time_;
+  PassScheduler scheduler_;
+  SessionCache sessions_;
 };
 
-ModelInfo describe(const std::filesystem::path& directory, const Transformer& transformer, std::int64_t context) {
+// "Q4_K 71 %, Q6_K 27 %": the types that make up most of the weights.
+std::string types_by_share(const ModelFiles& files) {
+  std::map<std::string, std::int64_t> bytes;
+  std::int64_t all = 0;
+  for (const auto& [name, tensor] : files.tensors()) {
+    bytes[tensor.dtype] += static_cast<std::int64_t>(tensor.bytes.size());
+    all += static_cast<std::int64_t>(tensor.bytes.size());
+  }
+  std::vector<std::pair<std::int64_t, std::string>> order;
+  for (const auto& [type, size] : bytes) order.emplace_back(size, type);
+  std::sort(order.rbegin(), order.rend());
+  std::string text;
+  for (const auto& [size, type] : order) {
+    const std::int64_t percent = (200 * size + all) / (2 * std::max<std::int64_t>(1, all));
+    if (percent > 0) text += (text.empty() ? "" : ", ") + type + " " + std::to_string(percent) + " %";
+  }
+  return text;
+}
+
+ModelInfo describe(const std::filesystem::path& path, const Transformer& transformer, const MemoryPlan& memory) {
   ModelInfo info;
-  info.name = directory_name(directory);
-  info.architecture = "qwen3_next";
+  info.name = path.extension() == ".gguf" ? path.stem().string() : directory_name(path);
+  info.architecture = transformer.config().architecture;
+  info.quantisation = types_by_share(transformer.weights().files);
   info.parameters = transformer.weights().parameters;
   info.weight_bytes = transformer.weights().bytes;
-  info.context_tokens = context;
   info.layers = static_cast<std::int64_t>(transformer.config().layers.size());
   info.has_mtp = transformer.has_mtp();
+  info.memory = memory;
   return info;
 }
 
-// The small files first: most mistakes are found before the weights are touched.
-Result<std::unique_ptr<Engine>> open_engine(const std::filesystem::path& directory, const EngineOptions& options) {
+struct TextParts {
+  std::unique_ptr<Tokenizer> tokenizer;
+  ChatTemplate chat_template;
+  std::vector<TokenId> stop_tokens;
+};
+
+Result<TextParts> load_text(const std::filesystem::path& path, const ModelFiles& files) {
+  if (files.gguf() == nullptr) {
+    ENGINE_TRY(std::unique_ptr<Tokenizer> tokenizer, Tokenizer::load(path));
+    ENGINE_TRY(ChatTemplate chat_template, ChatTemplate::load(path, *tokenizer));
+    ENGINE_TRY(std::vector<TokenId> stop_tokens, read_stop_tokens(path, *tokenizer));
+    return TextParts{std::move(tokenizer), std::move(chat_template), std::move(stop_tokens)};
+  }
+  const GgufMetadata& metadata = files.gguf()->metadata();
+  ENGINE_TRY(std::unique_ptr<Tokenizer> tokenizer, load_gguf_tokenizer(metadata));
+  ENGINE_TRY(ChatTemplate chat_template, load_gguf_chat_template(metadata, *tokenizer));
+  ENGINE_TRY(std::vector<TokenId> stop_tokens, read_gguf_stop_tokens(metadata, *tokenizer));
+  return TextParts{std::move(tokenizer), std::move(chat_template), std::move(stop_tokens)};
+}
+
+// Headers and small files first: most mistakes are found before the weights are touched.
+Result<std::unique_ptr<Engine>> open_engine(const std::filesystem::path& path, EngineOptions options) {
   std::error_code error;
-  if (!std::filesystem::is_directory(directory, error)) {
-    return Error{ErrorCode::kNotFound, "There is no model directory " + directory.string() + "."};
+  if (!std::filesystem::exists(path, error)) {
+    return Error{ErrorCode::kNotFound, "There is no model directory or GGUF file " + path.string() + "."};
   }
   ENGINE_CHECK(check_options(options));
-  ENGINE_TRY(const ModelConfig config, read_config(directory));
-  ENGINE_TRY(std::unique_ptr<Tokenizer> tokenizer, Tokenizer::load(directory));
-  if (tokenizer->size() > config.vocabulary) {
-    return Error{ErrorCode::kCorrupt, "The tokenizer has " + std::to_string(tokenizer->size()) +
+  ENGINE_TRY(ModelFiles files, ModelFiles::open(path));
+  ENGINE_TRY(TextParts text, load_text(path, files));
+  if (text.tokenizer->size() > files.config().vocabulary) {
+    return Error{ErrorCode::kCorrupt, "The tokenizer has " + std::to_string(text.tokenizer->size()) +
                                           " tokens but the model's vocabulary_size is " +
-                                          std::to_string(config.vocabulary) + "; the files are of different models."};
+                                          std::to_string(files.config().vocabulary) +
+                                          "; the files are of different models."};
   }
-  ENGINE_TRY(ChatTemplate chat_template, ChatTemplate::load(directory, *tokenizer));
+  if (options.prefill_chunk_tokens == 0) options.prefill_chunk_tokens = suitable_chunk(files.config());
+  ENGINE_TRY(const PlannedContext planned, plan_memory(files, options));
   GenerationLimits limits;
-  ENGINE_TRY(limits.stop_tokens, read_stop_tokens(directory, *tokenizer));
-  limits.context_tokens =
-      options.context_tokens == 0 ? config.context_tokens : std::min(options.context_tokens, config.context_tokens);
+  limits.stop_tokens = std::move(text.stop_tokens);
+  limits.context_tokens = planned.context_tokens;
   limits.prefill_chunk_tokens = std::min(options.prefill_chunk_tokens, limits.context_tokens);
   ENGINE_TRY(std::unique_ptr<Backend> backend, make_backend(options));
   ENGINE_TRY(std::unique_ptr<Transformer> transformer,
-             Transformer::load(directory, *backend, limits.prefill_chunk_tokens));
-  ModelInfo info = describe(directory, *transformer, limits.context_tokens);
-  info.thinking = chat_template.thinking_model();
-  return std::unique_ptr<Engine>(
-      std::make_unique<LoadedEngine>(Parts{std::move(backend), std::move(tokenizer), std::move(transformer),
-                                           chat_template, std::move(limits), std::move(info)}));
+             Transformer::load(std::move(files), *backend, limits.prefill_chunk_tokens));
+  ModelInfo info = describe(path, *transformer, planned.memory);
+  info.context_tokens = limits.context_tokens;
+  info.thinking = text.chat_template.thinking_model();
+  return std::unique_ptr<Engine>(std::make_unique<LoadedEngine>(
+      Parts{std::move(backend), std::move(text.tokenizer), std::move(transformer), std::move(text.chat_template),
+            std::move(limits), options, std::move(info)}));
 }
 
 }  // namespace

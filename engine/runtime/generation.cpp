@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <chrono>
+#include <limits>
 #include <string>
 #include <utility>
 
@@ -63,11 +64,12 @@ class Run {
     statistics_.prompt_tokens = total;
     for (std::int64_t done = model_.length(); done < total;) {
       if (stop_.stop_requested()) return false;
-      const std::int64_t count = std::min(total - done, limits_.prefill_chunk_tokens);
+      const std::int64_t count = std::min({total - done, limits_.prefill_chunk_tokens, tokens_to_boundary(done)});
       const auto chunk = prompt.subspan(static_cast<std::size_t>(done), static_cast<std::size_t>(count));
       done += count;
       ENGINE_TRY(const bool appended, append(chunk, done == total));
       if (!appended) return false;
+      if (tokens_to_boundary(done - 1) == 1) model_.at_boundary();
       statistics_.prefill_seconds = watch.seconds();
       sink.on_prefill(done, total, statistics_.prefill_seconds);
     }
@@ -83,11 +85,18 @@ class Run {
 
   GenerationResult finish(FinishReason reason) {
     stream_.finish();
+    statistics_.drafted_tokens = model_.drafts().drafted;
+    statistics_.accepted_tokens = model_.drafts().accepted;
     if (stream_.stopped() && reason == FinishReason::kLength) reason = FinishReason::kStop;
     return {std::move(stream_.text()), std::move(stream_.reasoning()), reason, statistics_};
   }
 
  private:
+  std::int64_t tokens_to_boundary(std::int64_t length) const {
+    const auto next = std::upper_bound(limits_.boundaries.begin(), limits_.boundaries.end(), length);
+    return next == limits_.boundaries.end() ? std::numeric_limits<std::int64_t>::max() : *next - length;
+  }
+
   // False: cancelled.
   Result<bool> append(std::span<const TokenId> tokens, bool want_logits) {
     const Result<std::span<const float>> logits = model_.append(tokens, want_logits, stop_);
@@ -135,6 +144,7 @@ Result<GenerationResult> generate_reply(SequenceModel& model, const Tokenizer& t
   ENGINE_TRY(const bool complete, run.prefill(prompt, sink));
   if (!complete) return run.finish(FinishReason::kCancelled);
   ENGINE_TRY(const FinishReason reason, run.decode(request.max_new_tokens));
+  model.at_boundary();
   return run.finish(reason);
 }
 

@@ -16,6 +16,8 @@ namespace lectern::engine {
 struct GenerationLimits {
   std::int64_t context_tokens = 0;  // of one sequence, prompt and reply together
   std::int64_t prefill_chunk_tokens = 512;
+  std::vector<std::int64_t> boundaries =
+      {};                            // lengths at which the sequence is told that it may be worth keeping, rising
   std::vector<TokenId> stop_tokens;  // end the reply and are not part of it
 };
 

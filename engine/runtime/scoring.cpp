@@ -32,7 +32,7 @@ Result<std::vector<float>> score_tokens(Transformer& model, std::span<const Toke
     if (token >= 0 && static_cast<std::size_t>(token) < columns) continue;
     return Error{ErrorCode::kInvalidArgument, "Token " + std::to_string(token) + " is not in the vocabulary."};
   }
-  ENGINE_TRY(SequenceState sequence, model.new_sequence());
+  ENGINE_TRY(SequenceState sequence, model.new_sequence({}));
   std::vector<float> logits(kRows * columns);
   std::vector<float> scores;
   for (std::size_t first = 0; first + 1 < tokens.size(); first += kRows) {

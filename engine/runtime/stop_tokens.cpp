@@ -19,18 +19,14 @@ Result<TokenId> read_token(JsonValue value, const Tokenizer& tokenizer) {
 }  // namespace
 
 Result<std::vector<TokenId>> read_stop_tokens(const std::filesystem::path& directory, const Tokenizer& tokenizer) {
-  std::vector<TokenId> tokens;
-  for (const char* content : {"<|im_end|>", "<|endoftext|>"}) {
-    if (const std::optional<TokenId> id = tokenizer.find(content)) tokens.push_back(*id);
-  }
   const std::filesystem::path file = directory / "generation_config.json";
   std::error_code error;
-  if (!std::filesystem::exists(file, error)) return tokens;
+  if (!std::filesystem::exists(file, error)) return join_stop_tokens({}, tokenizer);
   constexpr std::size_t kMaxBytes = std::size_t{1} << 20;
   ENGINE_TRY(const JsonDocument document, JsonDocument::read(file, {.max_bytes = kMaxBytes}));
   const JsonValue value = document.root()["eos_token_id"];
-  if (!value.exists() || value.is_null()) return tokens;
-  if (!value.is_array()) {
+  std::vector<TokenId> tokens;
+  if (value.exists() && !value.is_null() && !value.is_array()) {
     ENGINE_TRY(const TokenId token, read_token(value, tokenizer));
     tokens.push_back(token);
   }
@@ -38,6 +34,15 @@ Result<std::vector<TokenId>> read_stop_tokens(const std::filesystem::path& direc
     ENGINE_TRY(const TokenId token, read_token(element, tokenizer));
     tokens.push_back(token);
   }
+  return join_stop_tokens(tokens, tokenizer);
+}
+
+std::vector<TokenId> join_stop_tokens(std::span<const TokenId> configured, const Tokenizer& tokenizer) {
+  std::vector<TokenId> tokens;
+  for (const char* content : {"<|im_end|>", "<|endoftext|>"}) {
+    if (const std::optional<TokenId> id = tokenizer.find(content)) tokens.push_back(*id);
+  }
+  tokens.insert(tokens.end(), configured.begin(), configured.end());
   return tokens;
 }
 

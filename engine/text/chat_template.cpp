@@ -125,8 +125,10 @@ bool opens_reasoning(std::string_view source) {
   return false;
 }
 
+}  // namespace
+
 // chat_template is a string, or a list of {"name", "template"} of which the one called "default" counts.
-Result<std::string> read_source(const fs::path& directory) {
+Result<std::string> read_chat_template(const fs::path& directory) {
   std::error_code error;
   if (const fs::path config = directory / "tokenizer_config.json"; fs::exists(config, error)) {
     ENGINE_TRY(const JsonDocument document, JsonDocument::read(config, {.max_bytes = kMaxFileBytes}));
@@ -142,10 +144,8 @@ Result<std::string> read_source(const fs::path& directory) {
   return std::string();
 }
 
-}  // namespace
-
 Result<ChatTemplate> ChatTemplate::load(const fs::path& directory, const Tokenizer& tokenizer) {
-  ENGINE_TRY(const std::string source, read_source(directory));
+  ENGINE_TRY(const std::string source, read_chat_template(directory));
   return create(source, tokenizer);
 }
 

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <filesystem>
+#include <string>
 #include <string_view>
 #include <vector>
 
@@ -10,6 +11,10 @@
 #include "engine/types.h"
 
 namespace lectern::engine {
+
+// The Jinja text of a model directory's chat template: of tokenizer_config.json, or chat_template.jinja; empty for
+// none. Errors: kIo, kCorrupt.
+Result<std::string> read_chat_template(const std::filesystem::path& directory);
 
 // ChatML as the Qwen3 models were trained on it: every turn is <|im_start|>ROLE\nCONTENT<|im_end|>\n, without BOS and
 // without a default system turn. Contents are encoded with added tokens ignored, so that no text can open or close a
@@ -25,6 +30,8 @@ class ChatTemplate {
 
   // Whether the model's own generation prompt opens a reasoning block.
   bool thinking_model() const { return thinking_model_; }
+
+  TokenId turn_end() const { return turn_end_; }
 
   // The whole prompt, ending with an opened assistant turn; `thinking` also opens its reasoning block. Earlier
   // assistant turns lose their reasoning if the model or the request thinks. Errors: kInvalidArgument for an unknown

@@ -7,6 +7,7 @@
 
 #include "text/added_tokens.h"
 #include "text/bpe.h"
+#include "text/bpe_tokenizer.h"
 #include "text/pre_tokenizer.h"
 #include "text/tokenizer_definition.h"
 #include "text/tokenizer_files.h"
@@ -123,9 +124,13 @@ class BpeTokenizer final : public Tokenizer {
 
 }  // namespace
 
+std::unique_ptr<Tokenizer> make_tokenizer(TokenizerDefinition definition) {
+  return std::make_unique<BpeTokenizer>(std::move(definition));
+}
+
 Result<std::unique_ptr<Tokenizer>> Tokenizer::load(const std::filesystem::path& directory) try {
   ENGINE_TRY(TokenizerDefinition definition, read_tokenizer_files(directory));
-  return std::unique_ptr<Tokenizer>(std::make_unique<BpeTokenizer>(std::move(definition)));
+  return make_tokenizer(std::move(definition));
 } catch (const std::exception&) {
   return Error{ErrorCode::kOutOfMemory,
                "There is not enough memory to load the tokenizer from " + directory.string() + "."};

@@ -4,6 +4,7 @@
 #include <optional>
 #include <utility>
 
+#include "core/utf8.h"
 #include "text/byte_alphabet.h"
 
 namespace lectern::engine {
@@ -12,12 +13,6 @@ namespace {
 
 constexpr std::int64_t kMaxTokenId = (std::int64_t{1} << 24) - 1;
 constexpr std::size_t kMaxAddedTokens = 4096;
-constexpr std::size_t kMaxQuotedBytes = 60;
-
-std::string quoted(std::string_view name) {
-  std::string text(1, '"');
-  return text.append(name.substr(0, kMaxQuotedBytes)).append(1, '"');
-}
 
 }  // namespace
 
@@ -29,25 +24,36 @@ Result<void> TokenizerDefinitionBuilder::add_added_token(AddedToken token) {
   if (token.content.empty()) return corrupt("an added token is empty");
   if (definition_.added.size() >= kMaxAddedTokens) return corrupt("more than 4096 added tokens");
   if (!added_ids_.emplace(token.content, token.id).second) {
-    return corrupt("added token " + quoted(token.content) + " is defined twice");
+    return corrupt("added token " + unicode::in_quotes(token.content) + " is defined twice");
   }
   definition_.added.push_back(std::move(token));
   return {};
 }
 
+Result<void> TokenizerDefinitionBuilder::check_id(std::string_view name, std::int64_t id) const {
+  if (id >= 0 && id <= kMaxTokenId) return {};
+  return corrupt("token " + unicode::in_quotes(name) + " has the id " + std::to_string(id) + ", outside 0 to " +
+                 std::to_string(kMaxTokenId));
+}
+
+Result<void> TokenizerDefinitionBuilder::add_unused_token(std::string_view name, std::int64_t id) {
+  ENGINE_CHECK(check_id(name, id));
+  if (name.empty()) return corrupt("the unused token " + std::to_string(id) + " has no name");
+  vocabulary_.push_back({std::string(name), id});
+  return {};
+}
+
 Result<void> TokenizerDefinitionBuilder::add_token(std::string_view name, std::int64_t id) {
-  if (id < 0 || id > kMaxTokenId) {
-    return corrupt("token " + quoted(name) + " has the id " + std::to_string(id) + ", outside 0 to " +
-                   std::to_string(kMaxTokenId));
-  }
+  ENGINE_CHECK(check_id(name, id));
   if (const auto added = added_ids_.find(std::string(name)); added != added_ids_.end()) {
     if (added->second == id) return {};
-    return corrupt("token " + quoted(name) + " has the ids " + std::to_string(added->second) + " and " +
+    return corrupt("token " + unicode::in_quotes(name) + " has the ids " + std::to_string(added->second) + " and " +
                    std::to_string(id));
   }
   std::optional<std::string> bytes = bytes_from_alphabet(name);
   if (!bytes || bytes->empty()) {
-    return corrupt("token " + quoted(name) + " (id " + std::to_string(id) + ") is not spelled in the byte alphabet");
+    return corrupt("token " + unicode::in_quotes(name) + " (id " + std::to_string(id) +
+                   ") is not spelled in the byte alphabet");
   }
   ids_.emplace(*bytes, id);
   vocabulary_.push_back({*std::move(bytes), id});
@@ -60,11 +66,11 @@ Result<void> TokenizerDefinitionBuilder::add_merge(std::string_view left, std::s
   const std::optional<std::string> right_bytes = bytes_from_alphabet(right);
   const auto left_id = left_bytes ? ids_.find(*left_bytes) : ids_.end();
   const auto right_id = right_bytes ? ids_.find(*right_bytes) : ids_.end();
-  if (left_id == ids_.end()) return corrupt(name() + "names the unknown token " + quoted(left));
-  if (right_id == ids_.end()) return corrupt(name() + "names the unknown token " + quoted(right));
+  if (left_id == ids_.end()) return corrupt(name() + "names the unknown token " + unicode::in_quotes(left));
+  if (right_id == ids_.end()) return corrupt(name() + "names the unknown token " + unicode::in_quotes(right));
   const auto merged = ids_.find(*left_bytes + *right_bytes);
   if (merged == ids_.end()) {
-    return corrupt(name() + "makes " + quoted(std::string(left) + std::string(right)) +
+    return corrupt(name() + "makes " + unicode::in_quotes(std::string(left) + std::string(right)) +
                    ", which is not in the vocabulary");
   }
   definition_.merges.push_back({static_cast<TokenId>(left_id->second), static_cast<TokenId>(right_id->second),
@@ -85,13 +91,13 @@ Result<void> TokenizerDefinitionBuilder::place_tokens() {
   definition_.tokens.resize(count);
   const auto place = [&](std::string bytes, std::int64_t id) -> Result<void> {
     if (id < 0 || static_cast<std::size_t>(id) >= count) {
-      return corrupt("token " + quoted(alphabet_from_bytes(bytes)) + " has the id " + std::to_string(id) +
+      return corrupt("token " + unicode::in_quotes(alphabet_from_bytes(bytes)) + " has the id " + std::to_string(id) +
                      " but only " + std::to_string(count) + " tokens are defined, so some smaller id has none");
     }
     std::string& slot = definition_.tokens[static_cast<std::size_t>(id)];
     if (!slot.empty()) {
-      return corrupt("id " + std::to_string(id) + " belongs to both " + quoted(alphabet_from_bytes(slot)) + " and " +
-                     quoted(alphabet_from_bytes(bytes)));
+      return corrupt("id " + std::to_string(id) + " belongs to both " + unicode::in_quotes(alphabet_from_bytes(slot)) +
+                     " and " + unicode::in_quotes(alphabet_from_bytes(bytes)));
     }
     slot = std::move(bytes);
     return {};

@@ -40,6 +40,8 @@ class TokenizerDefinitionBuilder {
 
   Result<void> add_added_token(AddedToken token);
   Result<void> add_token(std::string_view name, std::int64_t id);
+  // A token that no text is encoded to; its name is plain text.
+  Result<void> add_unused_token(std::string_view name, std::int64_t id);
   Result<void> add_merge(std::string_view left, std::string_view right);
   Result<TokenizerDefinition> finish(bool nfc) &&;
 
@@ -50,6 +52,7 @@ class TokenizerDefinitionBuilder {
   };
 
   Error corrupt(const std::string& text) const;
+  Result<void> check_id(std::string_view name, std::int64_t id) const;
   Result<void> place_tokens();
   Result<void> find_byte_tokens();
 

@@ -20,6 +20,7 @@
 
 #include "core/parallel.h"
 #include "model/transformer.h"
+#include "support/load_transformer.h"
 
 namespace {
 
@@ -127,13 +128,13 @@ void stop_on(const Result<void>& result) {
 }
 
 void measure(Transformer& model, int prompt, int decode, Speeds& speeds) {
-  auto created = model.new_sequence();
+  auto created = model.new_sequence({});
   if (!created.ok()) stop_on(created.error());
   SequenceState state = std::move(created).value();
   std::vector<TokenId> tokens;
   for (int i = 0; i < prompt; ++i) tokens.push_back(static_cast<TokenId>((7919L * i + 13) % model.config().vocabulary));
   std::vector<float> logits(static_cast<std::size_t>(model.config().vocabulary));
-  const Transformer::Outputs last = {1, logits, {}};
+  const Outputs last = {1, logits, {}};
   speeds.prefill.keep_best(prompt, time_of([&] { stop_on(model.forward(state, tokens, last)); }));
   speeds.decode.keep_best(decode, time_of([&] {
                             for (int i = 0; i < decode; ++i) {
@@ -157,7 +158,7 @@ int main(int count, char** words) {
   const std::unique_ptr<Backend> backend = make_cpu_backend(threads);
   std::unique_ptr<Transformer> model;
   const double load = time_of([&] {
-                        auto loaded = Transformer::load(options.model, *backend, 512);
+                        auto loaded = support::load_transformer(options.model, *backend, 512);
                         if (!loaded.ok()) stop_on(loaded.error());
                         model = std::move(loaded).value();
                       }).wall;

@@ -13,6 +13,7 @@
 #include <vector>
 
 #include "support/backend_fixture.h"
+#include "support/kv_rows.h"
 #include "support/oracle.h"
 
 namespace lectern::engine {
@@ -178,31 +179,47 @@ TEST_P(BackendTest, Rotate) {
   }
 }
 
+// Against what the cache holds: for the rounding, see kv_cache_test.cpp.
+void expect_causal_attention(Backend& backend, const AttentionShape& shape, KvType type, const Matrix& q,
+                             const Matrix& k, const Matrix& v, double tolerance) {
+  auto cache = std::move(backend.make_kv_cache(shape, type)).value();
+  Numbers keys(k);
+  Numbers values(v);
+  ASSERT_TRUE(backend.reserve_kv(*cache, k.rows).ok());
+  backend.append_kv(keys.tensor(), values.tensor(), *cache);
+  const support::KvRows stored = support::stored_rows(backend, *cache, shape, type);
+  Numbers queries(q);
+  Numbers y(q.rows, q.cols);
+  backend.attend(queries.tensor(), *cache, shape, y.tensor());
+  y.expect(oracle::attend(
+               q, stored.keys, stored.values, shape, [](std::int64_t) { return std::int64_t{0}; },
+               [before = k.rows - q.rows](std::int64_t t) { return before + t + 1; }),
+           tolerance);
+  queries.expect_unchanged();
+}
+
 TEST_P(BackendTest, CausalAttention) {
-  const AttentionShape shapes[] = {{4, 2, 24}, {3, 1, 7}, {5, 5, 16}, {40, 1, 16}};
+  const AttentionShape shapes[] = {{4, 2, 24}, {3, 1, 7}, {5, 5, 16}, {80, 1, 40}};
   for (const AttentionShape& shape : shapes) {
     for (const auto& [before, rows] :
-         {std::pair<std::int64_t, std::int64_t>{0, 1}, {0, 70}, {130, 1}, {63, 9}, {2500, 2}}) {
-      SCOPED_TRACE(std::to_string(before) + " + " + std::to_string(rows));
+         {std::pair<std::int64_t, std::int64_t>{0, 1}, {0, 70}, {130, 1}, {63, 9}, {900, 2}}) {
       const std::int64_t width = shape.kv_heads * shape.head_dim;
       const Matrix q = random(rows, shape.query_heads * shape.head_dim, 3.0);
       const Matrix k = random(before + rows, width, 3.0);
       const Matrix v = random(before + rows, width);
-      KvCache cache;
-      cache.capacity = cache.length = before + rows;
-      cache.keys = std::move(backend_->make_buffer(cache.capacity * width)).value();
-      cache.values = std::move(backend_->make_buffer(cache.capacity * width)).value();
-      backend_->upload(floats(k.values), cache.keys->data());
-      backend_->upload(floats(v.values), cache.values->data());
-      Numbers queries(q);
-      Numbers y(rows, q.cols);
-      backend_->attend(queries.tensor(), cache, shape, y.tensor());
-      y.expect(oracle::attend(
-                   q, k, v, shape, [](std::int64_t) { return std::int64_t{0}; },
-                   [before = before](std::int64_t t) { return before + t + 1; }),
-               oracle::kAttention);
-      queries.expect_unchanged();
+      for (const KvType type : support::kKvTypes) {
+        SCOPED_TRACE(std::to_string(before) + " + " + std::to_string(rows) + std::string(support::kv_type_name(type)));
+        expect_causal_attention(*backend_, shape, type, q, k, v, attention_tolerance(type));
+      }
     }
+  }
+}
+
+TEST_P(BackendTest, CausalAttentionOverManyKeys) {
+  for (const std::int64_t rows : {2, 30}) {
+    const Matrix q = random(rows, 16, 3.0);
+    expect_causal_attention(*backend_, {2, 1, 8}, KvType::kBF16, q, random(20000, 8, 3.0), random(20000, 8),
+                            attention_tolerance(KvType::kBF16));
   }
 }
 
@@ -248,6 +265,7 @@ TEST_P(BackendTest, CausalConvolutionCarriesItsStateAcrossCuts) {
       Numbers u(input);
       Numbers y(rows, 37);
       backend_->causal_conv(u.tensor(), floats(w.values).data(), taps, state.data(), y.tensor());
+      backend_->advance_conv(u.tensor(), taps, state.data());
       y.expect(expected, oracle::kPointwise);
       state.expect(expected_state, 0);
       u.expect_unchanged();

@@ -193,7 +193,7 @@ TEST_F(ConfigTest, NumbersOutOfRange) {
 }
 
 TEST_F(ConfigTest, PlainFrequencies) {
-  const RotaryTable table = make_rotary_table(accepted("x", "x"));
+  const RotaryTable table = make_rotary_table(accepted("x", "x"), {});
   ASSERT_EQ(table.inverse_frequency.size(), 32U);
   EXPECT_EQ(table.magnitude, 1.0);
   EXPECT_DOUBLE_EQ(table.inverse_frequency[0], 1.0);
@@ -206,7 +206,7 @@ TEST_F(ConfigTest, FrequenciesUnderYarn) {
       accepted(R"("rope_scaling": null)",
                R"("rope_scaling": {"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 262144})");
   EXPECT_EQ(config.context_tokens, 1048576);
-  const RotaryTable table = make_rotary_table(config);
+  const RotaryTable table = make_rotary_table(config, config.yarn);
   EXPECT_NEAR(table.magnitude, 1.138629436111989, 1e-14);
   const std::pair<std::size_t, double> expected[] = {
       {0, 1.0},

@@ -3,6 +3,7 @@
 #include <gtest/gtest.h>
 
 #include <cmath>
+#include <cstring>
 #include <string>
 #include <vector>
 
@@ -23,11 +24,19 @@ struct DeltaCase {
 
 class DeltaRule : public support::BackendTest {
  protected:
+  static std::vector<float> rates(const std::vector<double>& a_log) {
+    std::vector<float> list;
+    for (const double value : a_log) list.push_back(static_cast<float>(-std::exp(value)));
+    return list;
+  }
+
   // Runs `cuts` one after another from a random state and compares every output and the final state.
   void compare(const DeltaCase& test, const std::vector<std::int64_t>& cuts) {
     const DeltaShape& s = test.shape;
     const std::vector<double> a_log = random_list(s.value_heads, 0.5, test.a_log);
     const std::vector<double> dt_bias = random_list(s.value_heads, 1.0, -1.0);
+    const std::vector<float> rate = rates(a_log);
+    const std::vector<float> bias = floats(dt_bias);
     Matrix expected_state = random(s.value_heads * s.key_dim, s.value_dim, 0.3);
     Numbers state(expected_state);
     for (const std::int64_t rows : cuts) {
@@ -37,8 +46,7 @@ class DeltaRule : public support::BackendTest {
       Numbers inputs(qkv);
       Numbers gates(ba);
       Numbers o(rows, s.value_heads * s.value_dim);
-      backend_->delta_rule(inputs.tensor(), gates.tensor(), floats(a_log).data(), floats(dt_bias).data(), s,
-                           state.data(), o.tensor());
+      backend_->delta_rule(inputs.tensor(), gates.tensor(), {rate.data(), bias.data()}, s, state.data(), o.tensor());
       o.expect(expected, test.tolerance);
       inputs.expect_unchanged();
       gates.expect_unchanged();
@@ -74,8 +82,43 @@ TEST_P(DeltaRule, KeysOfZeroAreHarmless) {
   Numbers state(Matrix(4, 4));
   Numbers o(20, 4);
   const float zero = 0;
-  backend_->delta_rule(inputs.tensor(), gates.tensor(), &zero, &zero, shape, state.data(), o.tensor());
+  const float rate = -1;
+  backend_->delta_rule(inputs.tensor(), gates.tensor(), {&rate, &zero}, shape, state.data(), o.tensor());
   o.expect(Matrix(20, 4), 0);
+}
+
+// Drafts that are taken back: nothing of them may stay, and those accepted must count as if read one by one.
+TEST_P(DeltaRule, TentativeRowsTakeEffectOnlyAsFarAsTheyAreApplied) {
+  const DeltaShape s = {2, 6, 20, 28};
+  constexpr std::int64_t kRows = 5;
+  const std::vector<float> rate(6, -0.7F);
+  const std::vector<float> bias(6, 0.2F);
+  const DeltaGates decay = {rate.data(), bias.data()};
+  const Matrix qkv = random(kRows, 2 * s.key_heads * s.key_dim + s.value_heads * s.value_dim, 2.0);
+  const Matrix ba = random(kRows, 2 * s.value_heads, 3.0);
+  const Matrix start = random(s.value_heads * s.key_dim, s.value_dim, 0.3);
+  const auto bytes = static_cast<std::size_t>(start.rows * start.cols) * sizeof(float);
+  for (std::int64_t accepted = 0; accepted <= kRows; ++accepted) {
+    Numbers inputs(qkv);
+    Numbers gates(ba);
+    Numbers tentative(start);
+    Numbers outputs(kRows, s.value_heads * s.value_dim);
+    Numbers changes(kRows, s.value_heads * (s.key_dim + s.value_dim + 1));
+    backend_->delta_rule_tentative(inputs.tensor(), gates.tensor(), decay, s, tentative.data(), changes.data(),
+                                   outputs.tensor());
+    tentative.expect_unchanged();
+    backend_->apply_changes(changes.data(), accepted, s, tentative.data());
+
+    Numbers plain(start);
+    Numbers plain_outputs(kRows, s.value_heads * s.value_dim);
+    for (std::int64_t t = 0; t < accepted; ++t) {
+      const auto row = [t](Numbers& all) { return Tensor{all.tensor().row(t), 1, all.tensor().cols}; };
+      backend_->delta_rule(row(inputs), row(gates), decay, s, plain.data(), row(plain_outputs));
+    }
+    EXPECT_EQ(0, std::memcmp(tentative.data(), plain.data(), bytes)) << accepted << " accepted";
+    const auto output_bytes = static_cast<std::size_t>(accepted * s.value_heads * s.value_dim) * sizeof(float);
+    EXPECT_EQ(0, std::memcmp(outputs.data(), plain_outputs.data(), output_bytes)) << accepted << " accepted";
+  }
 }
 
 // A worked example in float64, token by token and as one chunk.
@@ -109,7 +152,7 @@ TEST_P(DeltaRule, WorkedExample) {
   for (int i = 0; i < 4; ++i) {
     for (int j = 0; j < 2; ++j) final_state(i, j) = kState[i][j];
   }
-  const float a_log = 0.3F;
+  const float rate = -std::exp(0.3F);
   const float dt_bias = -0.4F;
   for (const bool together : {false, true}) {
     // More rows than go one by one, of which only the first five matter: later ones cannot reach back.
@@ -122,7 +165,7 @@ TEST_P(DeltaRule, WorkedExample) {
     Numbers gates(padded_gates);
     Numbers state(Matrix(4, 2));
     Numbers o(rows, 2);
-    backend_->delta_rule(inputs.tensor(), gates.tensor(), &a_log, &dt_bias, shape, state.data(), o.tensor());
+    backend_->delta_rule(inputs.tensor(), gates.tensor(), {&rate, &dt_bias}, shape, state.data(), o.tensor());
     for (std::size_t i = 0; i < expected.values.size(); ++i) EXPECT_NEAR(o[i], expected.values[i], 1e-6);
     if (!together) state.expect(final_state, 2e-6);
   }

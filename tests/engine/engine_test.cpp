@@ -222,7 +222,9 @@ TEST_F(TinyEngineTest, WrongOptionsAreNamed) {
     return engine.ok() ? std::string("accepted") : engine.error().message;
   };
   EXPECT_NE(message({.threads = -1}).find("threads"), std::string::npos);
-  EXPECT_NE(message({.prefill_chunk_tokens = 0}).find("prefill_chunk_tokens"), std::string::npos);
+  EXPECT_NE(message({.prefill_chunk_tokens = -1}).find("prefill_chunk_tokens"), std::string::npos);
+  EXPECT_NE(message({.rope_factor = 0.5}).find("rope_factor"), std::string::npos);
+  EXPECT_NE(message({.draft_tokens = 5}).find("draft_tokens"), std::string::npos);
   EXPECT_NE(message({.context_tokens = -5}).find("context_tokens"), std::string::npos);
 }
 

@@ -17,6 +17,7 @@
 #include "golden/deterministic_model.h"
 #include "golden/golden_files.h"
 #include "model/transformer.h"
+#include "support/load_transformer.h"
 #include "support/scratch.h"
 
 namespace lectern::engine {
@@ -65,7 +66,7 @@ class GoldenModel {
   const golden::LogitGolden& golden() const { return golden_; }
 
   std::unique_ptr<Transformer> load(Backend& backend, std::int64_t chunk) const {
-    auto loaded = Transformer::load(directory_.path(), backend, chunk);
+    auto loaded = support::load_transformer(directory_.path(), backend, chunk);
     EXPECT_TRUE(loaded.ok()) << loaded.error().message;
     return loaded.ok() ? std::move(*loaded) : nullptr;
   }
@@ -78,7 +79,7 @@ class GoldenModel {
 // One sequence of one model that collects the logits (and what the draft head reads) of all its tokens.
 class Sequence {
  public:
-  explicit Sequence(Transformer& model) : model_(model), state_(model.new_sequence().value()) {
+  explicit Sequence(Transformer& model) : model_(model), state_(model.new_sequence({.with_mtp = true}).value()) {
     logits_.width = static_cast<std::size_t>(model.config().vocabulary);
     hidden_.width = static_cast<std::size_t>(model.config().hidden_size);
   }
@@ -87,9 +88,9 @@ class Sequence {
     const std::size_t before = logits_.count();
     logits_.values.resize((before + tokens.size()) * logits_.width);
     hidden_.values.resize((before + tokens.size()) * hidden_.width);
-    const Transformer::Outputs outputs{static_cast<std::int64_t>(tokens.size()),
-                                       std::span(logits_.values).subspan(before * logits_.width),
-                                       std::span(hidden_.values).subspan(before * hidden_.width)};
+    const Outputs outputs{static_cast<std::int64_t>(tokens.size()),
+                          std::span(logits_.values).subspan(before * logits_.width),
+                          std::span(hidden_.values).subspan(before * hidden_.width)};
     const auto done = model_.forward(state_, tokens, outputs);
     ASSERT_TRUE(done.ok()) << done.error().message;
   }
@@ -186,9 +187,9 @@ TEST_P(Parity, DraftsAreTheReferenceDrafts) {
     Rows logits{trunk.logits().width, std::vector<float>(draft.tokens.size() * trunk.logits().width)};
     Rows hidden{trunk.hidden().width, std::vector<float>(draft.tokens.size() * trunk.hidden().width)};
     const auto draft_rows = [&](std::size_t first, std::size_t count, std::span<const float> from) {
-      const Transformer::Outputs outputs{static_cast<std::int64_t>(count),
-                                         std::span(logits.values).subspan(first * logits.width, count * logits.width),
-                                         std::span(hidden.values).subspan(first * hidden.width, count * hidden.width)};
+      const Outputs outputs{static_cast<std::int64_t>(count),
+                            std::span(logits.values).subspan(first * logits.width, count * logits.width),
+                            std::span(hidden.values).subspan(first * hidden.width, count * hidden.width)};
       const auto done = transformer->draft(trunk.state(), std::span(draft.tokens).subspan(first, count), from, outputs);
       ASSERT_TRUE(done.ok()) << done.error().message;
     };
@@ -213,8 +214,7 @@ TEST_P(Parity, DraftingLeavesTheTrunkAlone) {
   const golden::LogitRun& run = model_.golden().runs[3];
   Sequence sequence(*transformer);
   sequence.append(run.prompt);
-  const auto drafted =
-      transformer->draft(sequence.state(), run.prompt, sequence.hidden().values, Transformer::Outputs{});
+  const auto drafted = transformer->draft(sequence.state(), run.prompt, sequence.hidden().values, Outputs{});
   EXPECT_EQ(drafted.ok(), transformer->has_mtp());
   if (!drafted.ok()) {
     EXPECT_EQ(drafted.error().code, ErrorCode::kUnsupported);

@@ -16,6 +16,7 @@
 
 #include "golden/deterministic_model.h"
 #include "golden/golden_files.h"
+#include "support/load_transformer.h"
 #include "support/scratch.h"
 
 namespace lectern::engine {
@@ -79,12 +80,12 @@ class TransformerTest : public ::testing::Test {
   }
 
   std::unique_ptr<Transformer> load(std::int64_t chunk) {
-    auto loaded = Transformer::load(directory_->path(), *backend_, chunk);
+    auto loaded = support::load_transformer(directory_->path(), *backend_, chunk);
     EXPECT_TRUE(loaded.ok()) << loaded.error().message;
     return std::move(loaded).value();
   }
 
-  SequenceState new_sequence() { return std::move(model_->new_sequence()).value(); }
+  SequenceState new_sequence() { return std::move(model_->new_sequence({.with_mtp = true})).value(); }
 
   // Logits and hidden of every token.
   struct Rows {
@@ -176,10 +177,10 @@ TEST_F(TransformerTest, DraftedPairsMayBeReplaced) {
   std::vector<TokenId> next(prompt_.begin() + 1, prompt_.end());
   next.push_back(78);
   const Rows expected = draft(state, next, trunk.hidden);
-  state.mtp_cache().length = 60;
+  state.mtp_cache().truncate(60);
   std::vector<TokenId> wrong(10, 7);
   draft(state, wrong, std::span(trunk.hidden).first(10 * kHidden));
-  state.mtp_cache().length = 60;
+  state.mtp_cache().truncate(60);
   const Rows again = draft(state, std::span(next).subspan(60), std::span(trunk.hidden).subspan(60 * kHidden));
   for (std::int64_t i = 0; i < 10; ++i) {
     for (std::size_t v = 0; v < kVocabulary; ++v) {
@@ -193,7 +194,7 @@ TEST_F(TransformerTest, ChunksChangeRoundingOnly) {
   const Rows expected = forward(whole, prompt_);
   for (const std::int64_t chunk : {1, 7, 64, 512}) {
     const auto model = load(chunk);
-    SequenceState state = std::move(model->new_sequence()).value();
+    SequenceState state = std::move(model->new_sequence({})).value();
     const Rows rows = forward(*model, state, prompt_);
     for (std::size_t i = 0; i < rows.logits.size(); ++i) ASSERT_NEAR(rows.logits[i], expected.logits[i], kTolerance);
     EXPECT_EQ(state.length(), 70);
@@ -205,7 +206,7 @@ TEST_F(TransformerTest, OnlyTheLastRowsAreGiven) {
   const Rows expected = forward(whole, prompt_);
   const auto model = load(16);
   for (const std::int64_t wanted : {0, 1, 5, 6, 7, 23, 70}) {
-    SequenceState state = std::move(model->new_sequence()).value();
+    SequenceState state = std::move(model->new_sequence({})).value();
     std::vector<float> logits(static_cast<std::size_t>(wanted * kVocabulary));
     std::vector<float> hidden(static_cast<std::size_t>(wanted * kHidden));
     ASSERT_TRUE(model->forward(state, prompt_, {wanted, logits, hidden}).ok());
@@ -228,7 +229,7 @@ TEST_F(TransformerTest, TheSameCallsGiveTheSameBits) {
 TEST_F(TransformerTest, ACloneGoesItsOwnWay) {
   SequenceState state = new_sequence();
   forward(state, prompt_);
-  auto cloned = state.clone(*backend_);
+  auto cloned = model_->fork(state);
   ASSERT_TRUE(cloned.ok());
   EXPECT_EQ(cloned->length(), 70);
   EXPECT_EQ(cloned->bytes(), state.bytes());
@@ -255,7 +256,7 @@ TEST_F(TransformerTest, MemoryGrowsWithTheSequence) {
 TEST_F(TransformerTest, WrongCallsChangeNothing) {
   SequenceState state = new_sequence();
   std::vector<float> one_row(kVocabulary);
-  const auto code = [&](std::vector<TokenId> tokens, const Transformer::Outputs& outputs) {
+  const auto code = [&](std::vector<TokenId> tokens, const Outputs& outputs) {
     const auto done = model_->forward(state, tokens, outputs);
     return done.ok() ? ErrorCode::kIo : done.error().code;
   };
@@ -264,7 +265,7 @@ TEST_F(TransformerTest, WrongCallsChangeNothing) {
   EXPECT_EQ(code({-1}, {}), ErrorCode::kInvalidArgument);
   EXPECT_EQ(code({5}, {2, {}, {}}), ErrorCode::kInvalidArgument);
   EXPECT_EQ(code({5}, {-1, {}, {}}), ErrorCode::kInvalidArgument);
-  EXPECT_EQ(code({5, 6}, {2, one_row, {}}), ErrorCode::kInvalidArgument);
+  EXPECT_EQ(code({5, 6}, {2, std::span(one_row).first(kVocabulary - 1), {}}), ErrorCode::kInvalidArgument);
   EXPECT_EQ(code(std::vector<TokenId>(2049, 5), {}), ErrorCode::kInvalidArgument);
   EXPECT_EQ(model_->draft(state, prompt_, one_row, {}).error().code, ErrorCode::kInvalidArgument);
   EXPECT_EQ(state.length(), 0);

@@ -18,6 +18,7 @@
 #include "golden/deterministic_model.h"
 #include "golden/golden_files.h"
 #include "model/transformer.h"
+#include "support/load_transformer.h"
 #include "support/scratch.h"
 
 namespace lectern::engine {
@@ -70,14 +71,14 @@ class WeightsTest : public ::testing::Test {
 
   Result<std::unique_ptr<Transformer>> load(std::string_view header_padding = "") {
     write(header_padding);
-    return Transformer::load(scratch_.path(), *backend_, 64);
+    return support::load_transformer(scratch_.path(), *backend_, 64);
   }
 
   std::vector<float> logits(std::string_view header_padding = "") {
     const auto model = load(header_padding);
     EXPECT_TRUE(model.ok()) << model.error().message;
     if (!model.ok()) return {};
-    SequenceState state = std::move((*model)->new_sequence()).value();
+    SequenceState state = std::move((*model)->new_sequence({})).value();
     const std::vector<TokenId> tokens = {5, 15, 39, 77, 33};
     std::vector<float> rows(tokens.size() * 96);
     EXPECT_TRUE((*model)->forward(state, tokens, {5, rows, {}}).ok());
@@ -180,9 +181,9 @@ TEST_F(WeightsTest, ATensorOfNoUseIsAnError) {
   expect_refused(ErrorCode::kUnsupported, {"model.layers.4.input_layernorm.weight"});
 }
 
-TEST_F(WeightsTest, TypesThatAreNotComputedWithAreNamed) {
+TEST_F(WeightsTest, BlockFp8NeedsItsScales) {
   tensor("model.layers.0.mlp.gate.weight").type = "F8_E4M3";
-  expect_refused(ErrorCode::kUnsupported, {"model.layers.0.mlp.gate.weight", "F8_E4M3"});
+  expect_refused(ErrorCode::kCorrupt, {"model.layers.0.mlp.gate.weight_scale_inv", "missing"});
 }
 
 TEST_F(WeightsTest, ADraftHeadMayBeAbsent) {
@@ -191,7 +192,7 @@ TEST_F(WeightsTest, ADraftHeadMayBeAbsent) {
   const auto model = load();
   ASSERT_TRUE(model.ok()) << model.error().message;
   EXPECT_FALSE((*model)->has_mtp());
-  SequenceState state = std::move((*model)->new_sequence()).value();
+  SequenceState state = std::move((*model)->new_sequence({})).value();
   EXPECT_EQ((*model)->draft(state, std::vector<TokenId>{1}, std::vector<float>(64), {}).error().code,
             ErrorCode::kUnsupported);
   EXPECT_EQ(logits(), expected);

@@ -4,7 +4,6 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
-#include <bit>
 #include <cmath>
 #include <cstddef>
 #include <cstdint>
@@ -21,6 +20,7 @@
 #include "cpu/cpu_backend.h"
 #include "cpu/kernels.h"
 #include "ops/backend.h"
+#include "quant/formats.h"
 #include "support/oracle.h"
 
 namespace lectern::engine::support {
@@ -77,13 +77,15 @@ class Numbers {
 // A weight with the host memory it was made of.
 struct HeldWeight {
   std::vector<std::byte> memory;
+  std::vector<float> scales;  // of kF8E4M3
   WeightHandle handle;
   Matrix values;  // as stored
 };
 
 using BackendParameters = std::tuple<std::size_t, int>;  // kernels, threads
 
-// The body of a test runs on every kind of kernels that this machine has, with one thread and with two.
+// The body of a test runs on every kind of kernels that this machine has, with
+// one thread and with two.
 class BackendTest : public ::testing::TestWithParam<BackendParameters> {
  protected:
   BackendTest()
@@ -104,28 +106,63 @@ class BackendTest : public ::testing::TestWithParam<BackendParameters> {
     return list;
   }
 
+  // The nearest numbers to `matrix` that the type can hold; cols are whole
+  // blocks.
   HeldWeight weight(const Matrix& matrix, DType type) {
     HeldWeight held;
-    held.values = matrix;
-    held.memory.resize(matrix.values.size() * bytes_of(type));
-    for (std::size_t i = 0; i < matrix.values.size(); ++i) {
-      const auto value = static_cast<float>(matrix.values[i]);
-      if (type == DType::kF32) {
-        std::memcpy(held.memory.data() + i * 4, &value, 4);
-        continue;
-      }
-      const auto bits = static_cast<std::uint16_t>(std::bit_cast<std::uint32_t>(value) >> 16);
-      std::memcpy(held.memory.data() + i * 2, &bits, 2);
-      held.values.values[i] = std::bit_cast<float>(static_cast<std::uint32_t>(bits) << 16);
+    held.memory.resize(static_cast<std::size_t>(bytes_of(type, matrix.rows * matrix.cols)));
+    const std::vector<float> numbers = floats(matrix.values);
+    if (type == DType::kF8E4M3) {
+      fill_f8(numbers, matrix.cols, held);
+    } else {
+      quantize(type, numbers.data(), matrix.rows * matrix.cols, held.memory.data());
     }
-    auto taken = backend_->take_weight({type, held.memory.data(), matrix.rows, matrix.cols});
+    const HostMatrix host = {type, held.memory.data(), matrix.rows, matrix.cols,
+                             held.scales.empty() ? nullptr : held.scales.data()};
+    held.values = Matrix(matrix.rows, matrix.cols);
+    std::vector<float> row(static_cast<std::size_t>(matrix.cols));
+    for (std::int64_t r = 0; r < matrix.rows; ++r) {
+      read_row(host, r, row.data());
+      std::copy(row.begin(), row.end(), held.values.values.begin() + r * matrix.cols);
+    }
+    auto taken = backend_->take_weight(host);
     EXPECT_TRUE(taken.ok());
     held.handle = std::move(taken).value();
     return held;
   }
 
+  // Codes of random scales; every code that is a number can occur.
+  void fill_f8(std::span<const float> numbers, std::int64_t cols, HeldWeight& held) {
+    const std::int64_t rows = static_cast<std::int64_t>(numbers.size()) / cols;
+    const std::int64_t across = (cols + 127) / 128;
+    std::uniform_real_distribution<float> uniform(0.5F, 2.0F);
+    held.scales.resize(static_cast<std::size_t>((rows + 127) / 128 * across));
+    for (float& scale : held.scales) scale = uniform(random_) / 256;
+    for (std::size_t i = 0; i < numbers.size(); ++i) {
+      const auto at = static_cast<std::int64_t>(i);
+      const float target =
+          numbers[i] / held.scales[static_cast<std::size_t>(at / cols / 128 * across + at % cols / 128)];
+      int best = 0;
+      for (int code = 1; code < 256; ++code) {
+        const float error = std::abs(f8_e4m3_to_float(static_cast<std::uint8_t>(code)) - target);
+        if (error < std::abs(f8_e4m3_to_float(static_cast<std::uint8_t>(best)) - target)) best = code;
+      }
+      held.memory[i] = static_cast<std::byte>(best);
+    }
+  }
+
   HeldWeight random_weight(std::int64_t rows, std::int64_t cols, DType type) {
     return weight(random(rows, cols, std::sqrt(3.0 / static_cast<double>(cols))), type);
+  }
+
+  // Some kernels round to BF16 what meets BF16.
+  static double attention_tolerance(KvType type) {
+#if defined(__x86_64__)
+    const cpu::Kernels& kernels = *cpu::usable_kernels()[std::get<0>(GetParam())];
+    const bool rounds = kernels.multiply_panels == cpu::avx512_bf16::multiply_panels;
+    if (rounds && type == KvType::kBF16) return oracle::kRoundedAttention;
+#endif
+    return oracle::kAttention;
   }
 
   static std::vector<float> floats(std::span<const double> list) { return {list.begin(), list.end()}; }

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <filesystem>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -12,11 +13,37 @@ using TokenId = std::int32_t;
 
 enum class DeviceKind { kCpu, kCuda };
 
+// How keys and values are kept. kQ8: 8 bits with a scale for every 32 numbers.
+enum class KvType : std::uint8_t { kF32, kBF16, kQ8 };
+
+// Sequences kept so that a prompt which begins like an earlier one need not be read again.
+struct SessionOptions {
+  std::int64_t memory_bytes = std::int64_t{1} << 30;  // 0: nothing is reused
+  std::int64_t checkpoint_tokens = 4096;              // besides the ends of turns
+  std::filesystem::path directory;                    // empty: nothing is kept on disk
+  std::int64_t disk_bytes = std::int64_t{8} << 30;    // least recently used sessions are deleted beyond it
+};
+
 struct EngineOptions {
   DeviceKind device = DeviceKind::kCpu;
-  int threads = 0;                  // 0: one per hardware thread
-  std::int64_t context_tokens = 0;  // 0: the model's own maximum; memory is taken as a sequence grows
-  std::int64_t prefill_chunk_tokens = 512;
+  int threads = 0;                        // 0: one per hardware thread
+  std::int64_t context_tokens = 0;        // 0: the model's own maximum, or as much of it as fits
+  std::int64_t prefill_chunk_tokens = 0;  // 0: chosen for the model
+  KvType kv_type = KvType::kBF16;
+  double rope_factor = 0;  // YaRN, for those sequences that are longer than the model was trained for; 0: none
+  int draft_tokens = 4;    // most tokens guessed ahead with the model's MTP module, at most 4; 0: none
+  std::int64_t memory_limit_bytes = 0;  // 0: what the system has available
+  SessionOptions sessions = {};
+};
+
+// Memory of an open model, in bytes.
+struct MemoryPlan {
+  std::int64_t weights = 0;   // mapped from the file, copies of reordered rows included
+  std::int64_t kv_cache = 0;  // of one sequence of the whole context; taken as it grows
+  std::int64_t state = 0;     // fixed-size states of one sequence
+  std::int64_t scratch = 0;   // activations
+  std::int64_t limit = 0;     // what may be used
+  std::int64_t total() const { return weights + kv_cache + state + scratch; }
 };
 
 struct SamplingOptions {
@@ -47,6 +74,10 @@ enum class FinishReason { kStop, kLength, kCancelled };
 struct GenerationStatistics {
   std::int64_t prompt_tokens = 0;
   std::int64_t generated_tokens = 0;
+  std::int64_t reused_tokens = 0;    // of the prompt, from a session
+  std::int64_t drafted_tokens = 0;   // guessed ahead
+  std::int64_t accepted_tokens = 0;  // of those, found right
+  double rope_factor = 1;            // above 1: the sequence was read with YaRN
   double prefill_seconds = 0;
   double decode_seconds = 0;
 };
@@ -70,13 +101,15 @@ class GenerationSink {
 };
 
 struct ModelInfo {
-  std::string name;          // directory name
-  std::string architecture;  // "qwen3_next"
+  std::string name;          // of the directory or file
+  std::string architecture;  // "qwen3_next", "qwen3" or "qwen3_moe"
+  std::string quantisation;  // types of the weights, by their share: "Q4_K 71 %, Q6_K 27 %"
   std::int64_t parameters = 0;
   std::int64_t weight_bytes = 0;
   std::int64_t context_tokens = 0;  // effective limit of one sequence
   std::int64_t layers = 0;
   bool has_mtp = false;
+  MemoryPlan memory;
   bool thinking = false;  // its own chat template opens a reasoning block
 };
 

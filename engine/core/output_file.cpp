@@ -1,0 +1,120 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "core/output_file.h"
+
+#include <fcntl.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <cerrno>
+#include <cstdio>
+#include <cstdlib>
+#include <cstring>
+#include <string>
+#include <system_error>
+#include <utility>
+
+namespace lectern::engine {
+namespace {
+
+namespace fs = std::filesystem;
+
+fs::path directory_of(const fs::path& file) { return file.has_parent_path() ? file.parent_path() : fs::path("."); }
+
+std::string megabytes(std::int64_t bytes) { return std::to_string((bytes + 999'999) / 1'000'000) + " MB"; }
+
+Error exists_already(const fs::path& file) {
+  return {ErrorCode::kInvalidArgument,
+          file.string() + " exists already; choose another name, or ask for it to be replaced."};
+}
+
+// A rename is on the disk when its directory is.
+bool sync_directory(const fs::path& directory) {
+  const int descriptor = ::open(directory.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+  if (descriptor < 0) return false;
+  const bool synced = ::fsync(descriptor) == 0 || errno == EINVAL;  // some file systems have nothing to do here
+  ::close(descriptor);
+  return synced;
+}
+
+}  // namespace
+
+Result<OutputFile> OutputFile::create(const fs::path& file, std::int64_t bytes, bool replace) {
+  std::error_code error;
+  const fs::file_status status = fs::symlink_status(file, error);
+  if (fs::exists(status) && !replace) return exists_already(file);
+  if (fs::exists(status) && !fs::is_regular_file(status)) {
+    return Error{ErrorCode::kInvalidArgument, file.string() + " is not a regular file; choose another name."};
+  }
+  const fs::path directory = directory_of(file);
+  const fs::space_info space = fs::space(directory, error);
+  if (error) {
+    return Error{ErrorCode::kIo, file.string() + " cannot be written: " + error.message() +
+                                     "; choose a folder that exists and that you may write to."};
+  }
+  if (space.available < static_cast<std::uintmax_t>(bytes)) {
+    return Error{ErrorCode::kIo, file.string() + " needs " + megabytes(bytes) + ", but its disk has only " +
+                                     megabytes(static_cast<std::int64_t>(space.available)) +
+                                     " left; make room or choose another disk."};
+  }
+  std::string name = (directory / ("." + file.filename().string() + ".XXXXXX")).string();
+  const int descriptor = ::mkostemp(name.data(), O_CLOEXEC);
+  if (descriptor < 0) {
+    return Error{ErrorCode::kIo, file.string() + " cannot be written: " + std::strerror(errno) +
+                                     "; choose a folder that you may write to."};
+  }
+  return OutputFile(file, name, descriptor, replace);
+}
+
+OutputFile::OutputFile(OutputFile&& other) noexcept
+    : file_(std::move(other.file_)),
+      temporary_(std::exchange(other.temporary_, fs::path())),
+      descriptor_(std::exchange(other.descriptor_, -1)),
+      replace_(other.replace_),
+      size_(other.size_) {}
+
+OutputFile::~OutputFile() {
+  if (descriptor_ >= 0) ::close(descriptor_);
+  if (!temporary_.empty()) ::unlink(temporary_.c_str());
+}
+
+Error OutputFile::failure(const char* what, int number) const {
+  return {ErrorCode::kIo,
+          file_.string() + " could not be " + what + ": " + std::strerror(number) + "; nothing of it was kept."};
+}
+
+Result<void> OutputFile::write(std::span<const std::byte> bytes) {
+  while (!bytes.empty()) {
+    const ::ssize_t count = ::write(descriptor_, bytes.data(), bytes.size());
+    if (count < 0 && errno == EINTR) continue;
+    if (count < 0) return failure("written", errno);
+    bytes = bytes.subspan(static_cast<std::size_t>(count));
+    size_ += count;
+  }
+  return {};
+}
+
+Result<void> OutputFile::finish() {
+  constexpr ::mode_t kReadable = 0644;
+  const ::mode_t mask = ::umask(0);
+  ::umask(mask);
+  if (::fchmod(descriptor_, kReadable & ~mask) != 0) return failure("given its permissions", errno);
+  if (::fsync(descriptor_) != 0) return failure("written", errno);
+  if (::close(std::exchange(descriptor_, -1)) != 0) return failure("written", errno);
+  if (replace_) {
+    if (::rename(temporary_.c_str(), file_.c_str()) != 0) return failure("given its name", errno);
+  } else {
+    if (::link(temporary_.c_str(), file_.c_str()) != 0) {  // unlike a rename, this never replaces a file
+      if (errno == EEXIST) return exists_already(file_);
+      std::error_code error;
+      if (fs::exists(file_, error)) return exists_already(file_);
+      if (::rename(temporary_.c_str(), file_.c_str()) != 0) return failure("given its name", errno);
+    } else {
+      ::unlink(temporary_.c_str());
+    }
+  }
+  temporary_.clear();
+  if (!sync_directory(directory_of(file_))) return failure("made permanent", errno);
+  return {};
+}
+
+}  // namespace lectern::engine

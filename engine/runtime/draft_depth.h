@@ -1,0 +1,35 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <array>
+#include <cstdint>
+
+namespace lectern::engine {
+
+inline constexpr int kMostDrafts = 4;
+
+// Decides how many tokens to guess ahead, from how often guesses were right of late and what passes took: the depth
+// with the most tokens per second to be expected, and none when guessing loses. Only speed depends on it.
+class DraftDepth {
+ public:
+  explicit DraftDepth(int most) : most_(most) {}
+
+  int next();
+
+  // A pass over the real token and `drafts` guesses, of which the first `accepted` were right; whether guess
+  // `accepted + 1` was wrong is known unless the reply ended there. Seconds of the pass, and of all guessing.
+  void add_pass(int drafts, int accepted, double pass_seconds, double draft_seconds);
+
+ private:
+  double tokens_per_second(int drafts) const;
+  double seconds_of_pass(int drafts) const;
+
+  int most_;
+  std::int64_t steps_ = 0;
+  std::int64_t last_probe_ = 0;
+  double draft_seconds_ = 0;                                      // of one guess; 0: unknown
+  std::array<double, kMostDrafts + 1> pass_seconds_{};            // by number of guesses; 0: unknown
+  std::array<double, kMostDrafts> right_ = {0.7, 0.6, 0.5, 0.4};  // of guess i + 1, the earlier ones being right
+};
+
+}  // namespace lectern::engine
