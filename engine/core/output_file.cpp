@@ -6,7 +6,6 @@
 #include <unistd.h>
 
 #include <cerrno>
-#include <cstdio>
 #include <cstdlib>
 #include <cstring>
 #include <string>
@@ -29,11 +28,8 @@ Error exists_already(const fs::path& file) {
 
 // A rename is on the disk when its directory is.
 bool sync_directory(const fs::path& directory) {
-  const int descriptor = ::open(directory.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-  if (descriptor < 0) return false;
-  const bool synced = ::fsync(descriptor) == 0 || errno == EINVAL;  // some file systems have nothing to do here
-  ::close(descriptor);
-  return synced;
+  const FileHandle handle(::open(directory.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
+  return handle.open() && (::fsync(handle.get()) == 0 || errno == EINVAL);  // not every file system has to do anything
 }
 
 }  // namespace
@@ -57,23 +53,22 @@ Result<OutputFile> OutputFile::create(const fs::path& file, std::int64_t bytes, 
                                      " left; make room or choose another disk."};
   }
   std::string name = (directory / ("." + file.filename().string() + ".XXXXXX")).string();
-  const int descriptor = ::mkostemp(name.data(), O_CLOEXEC);
-  if (descriptor < 0) {
+  FileHandle handle(::mkostemp(name.data(), O_CLOEXEC));
+  if (!handle.open()) {
     return Error{ErrorCode::kIo, file.string() + " cannot be written: " + std::strerror(errno) +
                                      "; choose a folder that you may write to."};
   }
-  return OutputFile(file, name, descriptor, replace);
+  return OutputFile(file, name, std::move(handle), replace);
 }
 
 OutputFile::OutputFile(OutputFile&& other) noexcept
     : file_(std::move(other.file_)),
       temporary_(std::exchange(other.temporary_, fs::path())),
-      descriptor_(std::exchange(other.descriptor_, -1)),
+      handle_(std::move(other.handle_)),
       replace_(other.replace_),
       size_(other.size_) {}
 
 OutputFile::~OutputFile() {
-  if (descriptor_ >= 0) ::close(descriptor_);
   if (!temporary_.empty()) ::unlink(temporary_.c_str());
 }
 
@@ -83,13 +78,24 @@ Error OutputFile::failure(const char* what, int number) const {
 }
 
 Result<void> OutputFile::write(std::span<const std::byte> bytes) {
-  while (!bytes.empty()) {
-    const ::ssize_t count = ::write(descriptor_, bytes.data(), bytes.size());
-    if (count < 0 && errno == EINTR) continue;
-    if (count < 0) return failure("written", errno);
-    bytes = bytes.subspan(static_cast<std::size_t>(count));
-    size_ += count;
+  if (!write_all(handle_.get(), bytes)) return failure("written", errno);
+  size_ += static_cast<std::int64_t>(bytes.size());
+  return {};
+}
+
+// Unlike a rename, a link never replaces a file; but not every file system has links.
+Result<void> OutputFile::take_name() {
+  if (!replace_) {
+    if (::link(temporary_.c_str(), file_.c_str()) == 0) {
+      ::unlink(temporary_.c_str());
+      temporary_.clear();
+      return {};
+    }
+    std::error_code error;
+    if (errno == EEXIST || fs::exists(file_, error)) return exists_already(file_);
   }
+  if (::rename(temporary_.c_str(), file_.c_str()) != 0) return failure("given its name", errno);
+  temporary_.clear();
   return {};
 }
 
@@ -97,22 +103,10 @@ Result<void> OutputFile::finish() {
   constexpr ::mode_t kReadable = 0644;
   const ::mode_t mask = ::umask(0);
   ::umask(mask);
-  if (::fchmod(descriptor_, kReadable & ~mask) != 0) return failure("given its permissions", errno);
-  if (::fsync(descriptor_) != 0) return failure("written", errno);
-  if (::close(std::exchange(descriptor_, -1)) != 0) return failure("written", errno);
-  if (replace_) {
-    if (::rename(temporary_.c_str(), file_.c_str()) != 0) return failure("given its name", errno);
-  } else {
-    if (::link(temporary_.c_str(), file_.c_str()) != 0) {  // unlike a rename, this never replaces a file
-      if (errno == EEXIST) return exists_already(file_);
-      std::error_code error;
-      if (fs::exists(file_, error)) return exists_already(file_);
-      if (::rename(temporary_.c_str(), file_.c_str()) != 0) return failure("given its name", errno);
-    } else {
-      ::unlink(temporary_.c_str());
-    }
-  }
-  temporary_.clear();
+  if (::fchmod(handle_.get(), kReadable & ~mask) != 0) return failure("given its permissions", errno);
+  if (::fsync(handle_.get()) != 0) return failure("written", errno);
+  handle_ = FileHandle();
+  ENGINE_CHECK(take_name());
   if (!sync_directory(directory_of(file_))) return failure("made permanent", errno);
   return {};
 }

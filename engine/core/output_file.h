@@ -5,13 +5,15 @@
 #include <cstdint>
 #include <filesystem>
 #include <span>
+#include <utility>
 
+#include "core/durable_file.h"
 #include "engine/result.h"
 
 namespace lectern::engine {
 
-// A new file that appears under its name when it is complete, or not at all: it grows under a temporary name beside
-// it, which goes when the object does. Move-only.
+// A new file of the user's, which appears under its name when it is complete, or not at all: it grows under a temporary
+// name beside it, which goes when the object does. Move-only.
 class OutputFile {
  public:
   // `bytes`: what will be written, which the disk must have room for. Errors: kInvalidArgument (there is such a file
@@ -29,13 +31,14 @@ class OutputFile {
   Result<void> finish();
 
  private:
-  OutputFile(std::filesystem::path file, std::filesystem::path temporary, int descriptor, bool replace)
-      : file_(std::move(file)), temporary_(std::move(temporary)), descriptor_(descriptor), replace_(replace) {}
+  OutputFile(std::filesystem::path file, std::filesystem::path temporary, FileHandle handle, bool replace)
+      : file_(std::move(file)), temporary_(std::move(temporary)), handle_(std::move(handle)), replace_(replace) {}
+  Result<void> take_name();
   Error failure(const char* what, int number) const;
 
   std::filesystem::path file_;
   std::filesystem::path temporary_;  // empty once it has its name
-  int descriptor_ = -1;
+  FileHandle handle_;
   bool replace_ = false;
   std::int64_t size_ = 0;
 };

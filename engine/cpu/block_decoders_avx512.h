@@ -290,3 +290,49 @@ template <>
   out.offsets = _mm512_mul_ps(out.scales, _mm512_set1_ps(127));
   return out;
 }
+
+// Types whose codes are nibbles, or what a table holds for them, with a scale for 32 columns.
+template <DType Type>
+constexpr bool kNibbles = Type == DType::kQ4_0 || Type == DType::kQ4_1 || Type == DType::kQ4K ||
+                          Type == DType::kIq4Nl || Type == DType::kIq4Xs || Type == DType::kMxfp4;
+
+template <DType Type>
+__m512 nibble_codes() {
+  __m128i codes = _mm_setr_epi8(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
+  if constexpr (Type == DType::kIq4Nl || Type == DType::kIq4Xs) codes = iq4_codes();
+  if constexpr (Type == DType::kMxfp4) codes = mxfp4_codes();
+  return _mm512_cvtepi32_ps(_mm512_cvtepu8_epi32(codes));
+}
+
+// Of the types whose offset is that many scales, except for those in nibbles.
+template <DType Type>
+constexpr float kCentre = Type == DType::kQ8_0   ? 128
+                          : Type == DType::kQ6K  ? 32
+                          : Type == DType::kQ5_0 ? 16
+                          : Type == DType::kQ3K  ? 4
+                                                 : 0;
+
+// The nibbles n of groups `group` and `group` + 1 of 32 columns, each in 16 bits as 2 n + 1, with higher bits that may
+// be anything.
+template <DType Type>
+void nibble_pair(const std::uint8_t* p, int group, __m512i& first, __m512i& second) {
+  const __m512i one = _mm512_set1_epi16(1);
+  if constexpr (Type == DType::kQ4K) {
+    const __m512i bytes = _mm512_cvtepu8_epi16(load32(p + 16 + 16 * group));
+    first = _mm512_or_si512(_mm512_add_epi16(bytes, bytes), one);
+    second = _mm512_or_si512(_mm512_srli_epi16(bytes, 3), one);
+  } else {
+    constexpr bool kLarge = Type == DType::kIq4Xs;
+    constexpr int kStride = kLarge ? 16 : static_cast<int>(block_size(Type).bytes);
+    constexpr int kOffset = kLarge ? 8 : kStride - 16;
+    const std::uint8_t* nibbles = p + kOffset + group * kStride;
+    // The second half has the high nibbles; the first is doubled by a rotation.
+    const __m512i rotations = _mm512_inserti64x4(_mm512_set1_epi64(63), _mm256_set1_epi64x(3), 1);
+    const auto spread = [&](const std::uint8_t* bytes) {
+      const __m512i words = _mm512_cvtepu8_epi16(_mm256_broadcastsi128_si256(load16(bytes)));
+      return _mm512_or_si512(_mm512_rorv_epi64(words, rotations), one);
+    };
+    first = spread(nibbles);
+    second = spread(nibbles + kStride);
+  }
+}

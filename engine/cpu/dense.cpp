@@ -34,8 +34,8 @@ void CpuBackend::linear(const Tensor& x, const Weight& w, bool accumulate, const
   const HostMatrix& host = host_of(w);
   form_rows(x, kernels_.form_for(host.dtype, x.rows), linear_rows_);
   weight_slices(host, x.rows, [&](std::int64_t first, std::int64_t last) {
-    kernels_.multiply_stored(
-        {linear_rows_.rows(0), linear_rows_.form(), x.rows, &host, first, last, y.data + first, y.cols, accumulate});
+    kernels_.multiply_stored({linear_rows_.rows(0), linear_rows_.form(), x.rows, &host, first, last, y.data + first,
+                              y.cols, accumulate, nullptr});
   });
 }
 

@@ -63,6 +63,10 @@ T* room(std::vector<T>& memory, std::int64_t count) {
   return memory.data();
 }
 
+const std::uint8_t* weights_at(const HostMatrix& matrix, std::int64_t row) {
+  return static_cast<const std::uint8_t*>(matrix.data) + row * bytes_of(matrix.dtype, matrix.cols);
+}
+
 constexpr std::size_t index_of(Form form) { return static_cast<std::size_t>(form); }
 
 // Rows in every form that some expert wants: the shared expert's type may differ from the others'.
@@ -205,13 +209,15 @@ void CpuBackend::expand(std::int64_t rows) {
     const Task& task = all.tasks[static_cast<std::size_t>(index)];
     const Group& group = *task.group;
     const std::int64_t at = group.first * all.width + task.first;
-    const auto multiply = [&](const HostMatrix& matrix, float* out) {
+    const auto multiply = [&](const HostMatrix& matrix, float* out, const std::uint8_t* next) {
       const Form form = kernels_.form_for(matrix.dtype, rows);
       kernels_.multiply_stored({all.inputs.as(form).rows(group.first), form, group.rows, &matrix, task.first, task.last,
-                                out + at, all.width, false});
+                                out + at, all.width, false, next});
     };
-    multiply(*group.gate, gates);
-    multiply(*group.up, inner);
+    // The team takes indices from the last to the first.
+    const Task& later = all.tasks[static_cast<std::size_t>(std::max<std::int64_t>(0, index - team_.size()))];
+    multiply(*group.gate, gates, weights_at(*group.up, task.first));
+    multiply(*group.up, inner, weights_at(*later.group->gate, later.first));
     for (std::int64_t row = 0; row < group.rows; ++row) {
       kernels_.silu_multiply(gates + at + row * all.width, inner + at + row * all.width, task.last - task.first);
     }
@@ -247,11 +253,13 @@ void CpuBackend::contract(std::int64_t rows, const Tensor& y) {
     const std::int64_t columns = std::min(step, y.cols - first);
     float out[kOutputRows * kMostOutputColumns];
     for (const Group& group : all.groups) {
+      const Group& later = &group == &all.groups.back() ? group : *(&group + 1);
+      const std::uint8_t* next = weights_at(*later.down, first);
       const Form form = kernels_.form_for(group.down->dtype, rows);
       for (std::int64_t row = group.first; row < group.first + group.rows; row += kOutputRows) {
         const std::int64_t batch = std::min(kOutputRows, group.first + group.rows - row);
-        kernels_.multiply_stored(
-            {all.inners.as(form).rows(row), form, batch, group.down, first, first + columns, out, columns, false});
+        kernels_.multiply_stored({all.inners.as(form).rows(row), form, batch, group.down, first, first + columns, out,
+                                  columns, false, next});
         for (std::int64_t r = 0; r < batch; ++r) {
           const auto at = static_cast<std::size_t>(row + r);
           kernels_.add_scaled(all.weight[at], out + r * columns, y.row(all.source[at]) + first, columns);

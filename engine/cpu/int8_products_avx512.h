@@ -56,11 +56,11 @@ template <int Rows>
   }
 }
 
-// The processor's own prefetching stops at page boundaries.
+constexpr int kFetchAhead = 2048;  // bytes: the processor's own prefetching stops at page boundaries
+
 template <int Bytes>
 void prefetch(const std::uint8_t* p) {
-  constexpr int kAhead = 2048;
-  for (int i = 0; i < Bytes; i += 64) _mm_prefetch(p + kAhead + i, _MM_HINT_T0);
+  for (int i = 0; i < Bytes; i += 64) _mm_prefetch(p + i, _MM_HINT_T0);
 }
 
 template <DType Type, int Rows>
@@ -71,7 +71,7 @@ template <DType Type, int Rows>
   for (__m512& sum : local) sum = _mm512_setzero_ps();
   std::int64_t block = 0;
   for (; block < columns / 256; ++block) {
-    prefetch<kBytes>(row + block * kBytes);
+    prefetch<kBytes>(row + block * kBytes + kFetchAhead);
     add_products<Rows>(decode<Type>(row + block * kBytes), x, block, local);
   }
   if (columns % 256 != 0) {
@@ -84,12 +84,16 @@ template <DType Type, int Rows>
 void multiply_int8_rows(const StoredProduct& p) {
   const Int8Block* x[Rows];
   for (int r = 0; r < Rows; ++r) x[r] = static_cast<const Int8Block*>(p.x[r]);
+  const std::uint8_t* weights = row_of(*p.w, p.first);
+  const std::int64_t row_bytes = bytes_of(Type, p.w->cols);
+  if (p.next != nullptr) prefetch<kFetchAhead>(p.next);
   for (std::int64_t n = p.first; n < p.last; n += 4) {
     const std::int64_t count = smaller(4, p.last - n);
     __m512 sums[4][Rows];
     for (std::int64_t c = 0; c < 4; ++c) {
       if (c < count) {
-        dot_row<Type, Rows>(row_of(*p.w, n + c), p.w->cols, x, sums[c]);
+        dot_row<Type, Rows>(weights, p.w->cols, x, sums[c]);
+        weights += row_bytes;
       } else {
         for (__m512& sum : sums[c]) sum = _mm512_setzero_ps();
       }

@@ -13,7 +13,7 @@ std::span<const Kernels* const> usable_kernels() {
     if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")) list.push_back(&avx2::kKernels);
     if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw")) list.push_back(&avx512::kKernels);
     if (__builtin_cpu_supports("avx512bf16") && __builtin_cpu_supports("avx512vnni") &&
-        list.back() == &avx512::kKernels) {
+        __builtin_cpu_supports("avx512vbmi") && list.back() == &avx512::kKernels) {
       static const Kernels with_bf16 = [] {
         Kernels kernels = avx512::kKernels;
         kernels.name = "avx512_bf16";

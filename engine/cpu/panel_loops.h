@@ -102,7 +102,9 @@ struct PanelTile {
     load_sums<Rows>(p, y, totals);
     store_sums<Rows>(p, totals, y);
     const float* scales = at<float>(panel + p.scales_offset, column);
-    for (std::int64_t k = 0; k < p.depth; k += kScaleNumbers, scales += kPanelColumns) {
+    const float* scales_ahead = at<float>(ahead + p.scales_offset, column);
+    for (std::int64_t k = 0; k < p.depth; k += kScaleNumbers, scales += kPanelColumns, scales_ahead += kPanelColumns) {
+      __builtin_prefetch(scales_ahead, 0, 2);
       PanelSums<Rows> sums;
       for (auto& line : sums) {
         for (Vec& sum : line) sum = Vec::zero();
@@ -126,6 +128,7 @@ struct PanelTile {
   void add_codes_scaled_by_line() const {
     float scaled[Rows * kPanelLines];
     const float* scales = at<float>(panel + p.scales_offset, 0);
+    for (std::int64_t k = 0; k < p.depth; k += 16) __builtin_prefetch(at<float>(ahead + p.scales_offset, k), 0, 2);
     for (int r = 0; r < Rows; ++r) {
       for (std::int64_t k = 0; k < p.depth; ++k) scaled[r * kPanelLines + k] = a[r * p.a_stride + k] * scales[k];
     }
@@ -186,7 +189,11 @@ float largest(const float* x, std::int64_t n) {
     for (i = Vec::kWidth; i + Vec::kWidth <= n; i += Vec::kWidth) most = Vec::max(Vec::load(x + i), most);
     float lanes[Vec::kWidth];
     most.store(lanes);
-    for (const float lane : lanes) best = lane > best ? lane : best;
+    for (int half = Vec::kWidth / 2; half > 0; half /= 2) {
+      for (int lane = 0; lane < half; ++lane)
+        lanes[lane] = lanes[lane] > lanes[lane + half] ? lanes[lane] : lanes[lane + half];
+    }
+    best = lanes[0];
   }
   for (; i < n; ++i) best = x[i] > best ? x[i] : best;
   return best;

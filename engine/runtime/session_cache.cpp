@@ -59,7 +59,7 @@ std::shared_ptr<const SequenceSnapshot> SessionCache::Contents::longest(std::spa
   return known;
 }
 
-SessionCache::SessionCache(PassScheduler& scheduler, std::string fingerprint, SessionOptions options)
+SessionCache::SessionCache(PassScheduler& scheduler, const std::string& fingerprint, const SessionOptions& options)
     : contents_(std::make_unique<Contents>(scheduler, fingerprint, options)) {}
 
 SessionCache::~SessionCache() = default;

@@ -20,7 +20,7 @@ namespace lectern::engine {
 class SessionCache {
  public:
   // `fingerprint`: of the model's weights and of everything else that changes what a sequence holds.
-  SessionCache(PassScheduler& scheduler, std::string fingerprint, SessionOptions options);
+  SessionCache(PassScheduler& scheduler, const std::string& fingerprint, const SessionOptions& options);
   ~SessionCache();
 
   // The longest stored beginning of `prompt` that leaves at least one token to read, read under the same options; it is

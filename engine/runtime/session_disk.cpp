@@ -73,7 +73,7 @@ std::shared_ptr<SessionDisk::Prompt> SessionDisk::prompt_of(const SequenceSnapsh
     if ((*prompt)->kind == kind && longer && begins_with(snapshot.tokens, (*prompt)->tokens)) best = prompt;
   }
   if (best != prompts_.end()) {
-    const std::shared_ptr<Prompt> ended = *best;
+    std::shared_ptr<Prompt> ended = *best;
     prompts_.erase(best);
     return ended;
   }

@@ -244,7 +244,7 @@ Result<SessionHeader> read_header(int file, SessionHeader expected, std::int64_t
   expected.hidden = header.hidden;
   expected.file_bytes = header.file_bytes;
   expected.checksum = sum_of_header(expected);
-  if (std::memcmp(&header, &expected, sizeof header) != 0) return corrupt("is of another model, setting or text");
+  if (header != expected) return corrupt("is of another model, setting or text");
   return header;
 }
 

@@ -52,6 +52,8 @@ struct SessionHeader {
   std::int64_t hidden = 0;       // numbers of the hidden row: the model's width, or 0
   std::int64_t file_bytes = 0;
   std::uint64_t checksum = 0;
+
+  bool operator==(const SessionHeader&) const = default;
 };
 static_assert(sizeof(SessionHeader) == 120);
 

@@ -128,7 +128,7 @@ void stop_on(const Result<void>& result) {
 }
 
 void measure(Transformer& model, int prompt, int decode, Speeds& speeds) {
-  auto created = model.new_sequence({});
+  auto created = model.new_sequence({.kv = KvType::kBF16});
   if (!created.ok()) stop_on(created.error());
   SequenceState state = std::move(created).value();
   std::vector<TokenId> tokens;
@@ -158,7 +158,7 @@ int main(int count, char** words) {
   const std::unique_ptr<Backend> backend = make_cpu_backend(threads);
   std::unique_ptr<Transformer> model;
   const double load = time_of([&] {
-                        auto loaded = support::load_transformer(options.model, *backend, 512);
+                        auto loaded = support::load_transformer(options.model, *backend, 2048);
                         if (!loaded.ok()) stop_on(loaded.error());
                         model = std::move(loaded).value();
                       }).wall;

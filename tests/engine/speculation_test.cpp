@@ -30,7 +30,7 @@ class SpeculationTest : public ::testing::TestWithParam<KvType> {
  protected:
   static void SetUpTestSuite() {
     directory_ = new test::Scratch;
-    golden::write_qwen3_next(golden::directory() / "models" / "tiny", directory_->path());
+    golden::write_model(golden::directory() / "models" / "tiny", directory_->path());
   }
   static void TearDownTestSuite() { delete directory_; }
 

@@ -70,7 +70,7 @@ class TransformerTest : public ::testing::Test {
  protected:
   static void SetUpTestSuite() {
     directory_ = new test::Scratch;
-    golden::write_qwen3_next(golden::directory() / "models" / "tiny", directory_->path());
+    golden::write_model(golden::directory() / "models" / "tiny", directory_->path());
   }
   static void TearDownTestSuite() { delete directory_; }
 

@@ -53,7 +53,7 @@ class WeightsTest : public ::testing::Test {
  protected:
   WeightsTest() {
     auto config = JsonDocument::read(golden::directory() / "models" / "tiny" / "config.json");
-    for (const golden::TensorSpec& tensor : golden::qwen3_next_tensors((*config).root(), true)) {
+    for (const golden::TensorSpec& tensor : golden::decoder_tensors((*config).root(), true)) {
       tensors_.push_back({tensor.name, tensor.shape, golden::tensor_values(tensor)});
     }
     config_ = *read_text_file(golden::directory() / "models" / "tiny" / "config.json", 1 << 16);

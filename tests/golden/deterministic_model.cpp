@@ -42,8 +42,9 @@ std::function<double(double)> value_rule(const TensorSpec& tensor) {
   if (name.ends_with("linear_attn.norm.weight") || name.ends_with("LayerNorm.weight")) {
     return [](double u) { return 1.0 + 0.2 * u; };
   }
-  if (name.ends_with(".bias") || module.find("norm") != std::string_view::npos) {
-    return [](double u) { return 0.2 * u; };
+  if (name.ends_with(".bias")) return [](double u) { return 0.2 * u; };
+  if (module.find("norm") != std::string_view::npos) {
+    return [centre = tensor.norm_centre](double u) { return centre + 0.2 * u; };
   }
   if (name.ends_with(".conv1d.weight")) return [](double u) { return 0.5 * u; };
   if (module.find("embed") != std::string_view::npos) return [](double u) { return u; };
@@ -66,7 +67,10 @@ std::int64_t element_count(const TensorSpec& tensor) {
   return std::accumulate(tensor.shape.begin(), tensor.shape.end(), std::int64_t{1}, std::multiplies<>());
 }
 
+bool is_qwen3_next(JsonValue config) { return config["model_type"].string() == "qwen3_next"; }
+
 bool is_full_attention(JsonValue config, std::int64_t layer) {
+  if (!is_qwen3_next(config)) return true;
   std::int64_t index = 0;
   for (const JsonValue kind : config["layer_types"].elements()) {
     if (index++ == layer) return kind.string() == "full_attention";
@@ -79,7 +83,7 @@ void add_attention(JsonValue config, const std::string& prefix, std::vector<Tens
   const std::int64_t head = need(config, "head_dim");
   const std::int64_t query = need(config, "num_attention_heads") * head;
   const std::int64_t key = need(config, "num_key_value_heads") * head;
-  out.push_back({prefix + "q_proj.weight", {2 * query, hidden}});
+  out.push_back({prefix + "q_proj.weight", {is_qwen3_next(config) ? 2 * query : query, hidden}});
   out.push_back({prefix + "k_proj.weight", {key, hidden}});
   out.push_back({prefix + "v_proj.weight", {key, hidden}});
   out.push_back({prefix + "o_proj.weight", {hidden, query}});
@@ -101,20 +105,21 @@ void add_linear_attention(JsonValue config, const std::string& prefix, std::vect
   out.push_back({prefix + "out_proj.weight", {hidden, heads * head}});
 }
 
-void add_experts(JsonValue config, const std::string& prefix, std::vector<TensorSpec>& out) {
+void add_feed_forward(JsonValue config, const std::string& prefix, std::vector<TensorSpec>& out) {
   const std::int64_t hidden = need(config, "hidden_size");
-  const std::int64_t experts = need(config, "num_experts");
   const auto add_mlp = [&](const std::string& name, std::int64_t width) {
     out.push_back({name + ".gate_proj.weight", {width, hidden}});
     out.push_back({name + ".up_proj.weight", {width, hidden}});
     out.push_back({name + ".down_proj.weight", {hidden, width}});
   };
-  out.push_back({prefix + "gate.weight", {experts, hidden}});
-  out.push_back({prefix + "shared_expert_gate.weight", {1, hidden}});
-  for (std::int64_t e = 0; e < experts; ++e) {
-    add_mlp(prefix + "experts." + std::to_string(e), need(config, "moe_intermediate_size"));
+  if (config["model_type"].string() == "qwen3") return add_mlp(prefix + "mlp", need(config, "intermediate_size"));
+  out.push_back({prefix + "mlp.gate.weight", {need(config, "num_experts"), hidden}});
+  for (std::int64_t e = 0; e < need(config, "num_experts"); ++e) {
+    add_mlp(prefix + "mlp.experts." + std::to_string(e), need(config, "moe_intermediate_size"));
   }
-  add_mlp(prefix + "shared_expert", need(config, "shared_expert_intermediate_size"));
+  if (!is_qwen3_next(config)) return;
+  out.push_back({prefix + "mlp.shared_expert_gate.weight", {1, hidden}});
+  add_mlp(prefix + "mlp.shared_expert", need(config, "shared_expert_intermediate_size"));
 }
 
 void add_layer(JsonValue config, const std::string& prefix, bool full_attention, std::vector<TensorSpec>& out) {
@@ -126,7 +131,7 @@ void add_layer(JsonValue config, const std::string& prefix, bool full_attention,
   } else {
     add_linear_attention(config, prefix + "linear_attn.", out);
   }
-  add_experts(config, prefix + "mlp.", out);
+  add_feed_forward(config, prefix, out);
 }
 
 void write_file(const std::filesystem::path& file, const std::string& content) {
@@ -137,12 +142,13 @@ void write_file(const std::filesystem::path& file, const std::string& content) {
 
 }  // namespace
 
-std::vector<TensorSpec> qwen3_next_tensors(JsonValue config, bool mtp) {
+std::vector<TensorSpec> decoder_tensors(JsonValue config, bool mtp) {
   const std::int64_t hidden = need(config, "hidden_size");
   const std::int64_t vocabulary = need(config, "vocab_size");
-  std::vector<TensorSpec> out = {{"model.embed_tokens.weight", {vocabulary, hidden}},
-                                 {"model.norm.weight", {hidden}},
-                                 {"lm_head.weight", {vocabulary, hidden}}};
+  std::vector<TensorSpec> out = {{"model.embed_tokens.weight", {vocabulary, hidden}}, {"model.norm.weight", {hidden}}};
+  if (!config["tie_word_embeddings"].boolean().value_or(false)) {
+    out.push_back({"lm_head.weight", {vocabulary, hidden}});
+  }
   for (std::int64_t i = 0; i < need(config, "num_hidden_layers"); ++i) {
     add_layer(config, "model.layers." + std::to_string(i) + ".", is_full_attention(config, i), out);
   }
@@ -153,6 +159,7 @@ std::vector<TensorSpec> qwen3_next_tensors(JsonValue config, bool mtp) {
     out.push_back({"mtp.norm.weight", {hidden}});
     add_layer(config, "mtp.layers.0.", true, out);
   }
+  for (TensorSpec& tensor : out) tensor.norm_centre = is_qwen3_next(config) ? 0 : 1;
   return out;
 }
 
@@ -215,13 +222,13 @@ void write_safetensors(const std::filesystem::path& file, const std::vector<Tens
   write_file(file, std::string(reinterpret_cast<const char*>(&length), 8) + header + data);
 }
 
-void write_qwen3_next(const std::filesystem::path& golden_model, const std::filesystem::path& directory, int shards) {
+void write_model(const std::filesystem::path& golden_model, const std::filesystem::path& directory, int shards) {
   const auto config = JsonDocument::read(golden_model / "config.json");
   if (!config.ok()) throw std::runtime_error(config.error().message);
   const bool mtp = std::filesystem::exists(golden_model / "mtp.f32");
   const Storage storage =
       (*config).root()["torch_dtype"].string() == "bfloat16" ? Storage::kBFloat16 : Storage::kFloat32;
-  const std::vector<TensorSpec> tensors = qwen3_next_tensors((*config).root(), mtp);
+  const std::vector<TensorSpec> tensors = decoder_tensors((*config).root(), mtp);
   std::filesystem::create_directories(directory);
   std::filesystem::copy_file(golden_model / "config.json", directory / "config.json",
                              std::filesystem::copy_options::overwrite_existing);

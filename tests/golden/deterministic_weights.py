@@ -32,8 +32,18 @@ def uniform(name, count):
     return (z >> np.uint64(11)).astype(np.float64) * 2.0**-52 - 1.0
 
 
-def tensor_values(name, shape):
-    """float64 values of one tensor of either model family."""
+def is_qwen3_next(config):
+    """The relatives qwen3 and qwen3_moe have attention layers alone, no output gate, shared expert or draft head."""
+    return config["model_type"] == "qwen3_next"
+
+
+def norm_centre(config):
+    """What stored gains lie around: the norms of Qwen3-Next add 1 to theirs."""
+    return 0.0 if is_qwen3_next(config) else 1.0
+
+
+def tensor_values(name, shape, norm_centre=0.0):
+    """float64 values of one tensor of any model."""
     u = uniform(name, math.prod(shape)).reshape(shape)
     if name.endswith(".A_log"):
         return np.log(4.0 + 3.5 * u)
@@ -41,8 +51,10 @@ def tensor_values(name, shape):
         return u - 2.0
     if name.endswith(("linear_attn.norm.weight", "LayerNorm.weight")):
         return 1.0 + 0.2 * u
-    if name.endswith(".bias") or "norm" in name.split(".")[-2]:
+    if name.endswith(".bias"):
         return 0.2 * u
+    if "norm" in name.split(".")[-2]:
+        return norm_centre + 0.2 * u
     if name.endswith(".conv1d.weight"):
         return 0.5 * u
     if "embed" in name.split(".")[-2]:
@@ -51,6 +63,8 @@ def tensor_values(name, shape):
 
 
 def layer_kinds(config):
+    if not is_qwen3_next(config):
+        return [True] * config["num_hidden_layers"]
     if "layer_types" in config:
         return [kind == "full_attention" for kind in config["layer_types"]]
     interval = config.get("full_attention_interval", 4)
@@ -62,13 +76,11 @@ def _layer_shapes(config, prefix, full_attention):
     shapes = {
         "input_layernorm.weight": (hidden,),
         "post_attention_layernorm.weight": (hidden,),
-        "mlp.gate.weight": (config["num_experts"], hidden),
-        "mlp.shared_expert_gate.weight": (1, hidden),
     }
     if full_attention:
         heads, kv_heads, head = config["num_attention_heads"], config["num_key_value_heads"], config["head_dim"]
         shapes |= {
-            "self_attn.q_proj.weight": (heads * head * 2, hidden),
+            "self_attn.q_proj.weight": (heads * head * (2 if is_qwen3_next(config) else 1), hidden),
             "self_attn.k_proj.weight": (kv_heads * head, hidden),
             "self_attn.v_proj.weight": (kv_heads * head, hidden),
             "self_attn.o_proj.weight": (hidden, heads * head),
@@ -87,8 +99,14 @@ def _layer_shapes(config, prefix, full_attention):
             "linear_attn.norm.weight": (value_dim,),
             "linear_attn.out_proj.weight": (hidden, values * value_dim),
         }
-    mlps = {f"mlp.experts.{e}": config["moe_intermediate_size"] for e in range(config["num_experts"])}
-    mlps["mlp.shared_expert"] = config["shared_expert_intermediate_size"]
+    if config["model_type"] == "qwen3":
+        mlps = {"mlp": config["intermediate_size"]}
+    else:
+        shapes["mlp.gate.weight"] = (config["num_experts"], hidden)
+        mlps = {f"mlp.experts.{e}": config["moe_intermediate_size"] for e in range(config["num_experts"])}
+    if is_qwen3_next(config):
+        shapes["mlp.shared_expert_gate.weight"] = (1, hidden)
+        mlps["mlp.shared_expert"] = config["shared_expert_intermediate_size"]
     for name, width in mlps.items():
         shapes[f"{name}.gate_proj.weight"] = (width, hidden)
         shapes[f"{name}.up_proj.weight"] = (width, hidden)
@@ -97,13 +115,11 @@ def _layer_shapes(config, prefix, full_attention):
 
 
 def tensor_shapes(config, mtp):
-    """Name -> shape of every tensor of a Qwen3-Next checkpoint, under the names used on disk."""
+    """Name -> shape of every tensor of a checkpoint, under the names used on disk."""
     hidden, vocabulary = config["hidden_size"], config["vocab_size"]
-    shapes = {
-        "model.embed_tokens.weight": (vocabulary, hidden),
-        "model.norm.weight": (hidden,),
-        "lm_head.weight": (vocabulary, hidden),
-    }
+    shapes = {"model.embed_tokens.weight": (vocabulary, hidden), "model.norm.weight": (hidden,)}
+    if not config["tie_word_embeddings"]:
+        shapes["lm_head.weight"] = (vocabulary, hidden)
     for i, full_attention in enumerate(layer_kinds(config)):
         shapes |= _layer_shapes(config, f"model.layers.{i}.", full_attention)
     if mtp:
@@ -124,9 +140,9 @@ def round_to_bfloat16(values):
     return rounded.view(np.float32)
 
 
-def make_weights(shapes, bfloat16=False):
+def make_weights(shapes, bfloat16=False, norm_centre=0.0):
     """Name -> float32 array, exactly as the C++ side writes them."""
-    weights = {name: tensor_values(name, shape).astype(np.float32) for name, shape in shapes.items()}
+    weights = {name: tensor_values(name, shape, norm_centre).astype(np.float32) for name, shape in shapes.items()}
     return {name: round_to_bfloat16(value) for name, value in weights.items()} if bfloat16 else weights
 
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Writes models/*/rows.json, logits.f32 and mtp.f32: logits of small Qwen3-Next models by transformers (float32, eager,
+"""Writes models/*/rows.json, logits.f32 and mtp.f32: logits of small models by transformers (float32, eager,
 pure-PyTorch paths) and draft logits by the float64 reference. README.md describes the files.
 
     OMP_NUM_THREADS=1 python make_golden.py [model ...]
@@ -15,14 +15,14 @@ os.environ["HF_HUB_OFFLINE"] = "1"
 import numpy as np
 import torch
 from safetensors.torch import save_file
-from transformers import DynamicCache, Qwen3NextForCausalLM
+from transformers import AutoModelForCausalLM, DynamicCache
 from transformers.models.qwen3_next.modeling_qwen3_next import Qwen3NextDecoderLayer, Qwen3NextRMSNorm
 
-from deterministic_weights import make_weights, read_config, tensor_shapes, uniform
+from deterministic_weights import is_qwen3_next, make_weights, norm_centre, read_config, tensor_shapes, uniform
 from reference_float64 import Reference, check_published_values, example_prompt
 
 FOLDER = Path(__file__).parent / "models"
-PROMPT_LENGTHS = {"many_experts": [1, 63, 64, 65, 130]}
+PROMPT_LENGTHS = {name: [1, 63, 64, 65, 130] for name in ("many_experts", "qwen3_moe", "qwen3_moe_raw", "qwen3_tied")}
 DEFAULT_LENGTHS = [1, 63, 64, 65, 130, 1000]
 DECODE_STEPS = 32
 DRAFT_STEPS = 3
@@ -55,7 +55,7 @@ def load_transformers(directory, weights):
         tensors = {name: torch.from_numpy(value.copy()) for name, value in weights.items()}
         save_file(tensors, Path(temporary) / "model.safetensors", metadata={"format": "pt"})
         (Path(temporary) / "config.json").write_text((directory / "config.json").read_text())
-        model, report = Qwen3NextForCausalLM.from_pretrained(
+        model, report = AutoModelForCausalLM.from_pretrained(
             temporary, dtype=torch.float32, attn_implementation="eager", experts_implementation="eager",
             output_loading_info=True)
     assert not report["missing_keys"] and not report["mismatched_keys"], report
@@ -134,8 +134,8 @@ def relative_difference(actual, expected):
 def write_model(name):
     directory = FOLDER / name
     config = read_config(directory)
-    mtp = name not in WITHOUT_MTP
-    weights = make_weights(tensor_shapes(config, mtp), config["torch_dtype"] == "bfloat16")
+    mtp = is_qwen3_next(config) and name not in WITHOUT_MTP
+    weights = make_weights(tensor_shapes(config, mtp), config["torch_dtype"] == "bfloat16", norm_centre(config))
     model = load_transformers(directory, weights)
     reference = Reference(config, weights)
     runs, rows, draft_rows, drafts = [], [], [], []

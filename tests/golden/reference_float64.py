@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Qwen3-Next in naive double precision, written from the model's equations: the oracle for trunk and MTP logits.
+"""Qwen3-Next and its relatives Qwen3 and Qwen3-MoE in naive double precision, written from the models' equations: the
+oracle for trunk and MTP logits.
 
 Slow and simple on purpose: the recurrence runs token by token, attention forms the whole score matrix. Run as a program
 it checks the published values of the 70-token example of the tiny configuration.
@@ -11,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from deterministic_weights import layer_kinds, make_weights, read_config, tensor_shapes
+from deterministic_weights import is_qwen3_next, layer_kinds, norm_centre, read_config, tensor_shapes
 
 
 def sigmoid(x):
@@ -34,7 +35,7 @@ def rms_norm(x, gain, eps):
 def rope_settings(config):
     """theta, fraction of the head that rotates, YaRN settings or None; accepts both spellings of config.json."""
     merged = {"rope_theta": config.get("rope_theta", 1e4),
-              "partial_rotary_factor": config.get("partial_rotary_factor", 0.25)}
+              "partial_rotary_factor": config.get("partial_rotary_factor", 0.25 if is_qwen3_next(config) else 1.0)}
     merged |= config.get("rope_scaling") or {}
     merged |= config.get("rope_parameters") or {}
     yarn = merged if merged.get("rope_type", "default") == "yarn" else None
@@ -88,9 +89,10 @@ class Reference:
         self.config = config
         self.weights = {name: np.asarray(value, dtype=np.float64) for name, value in weights.items()}
         self.eps = config.get("rms_norm_eps", 1e-6)
+        self.head = self.weights["model.embed_tokens.weight" if config["tie_word_embeddings"] else "lm_head.weight"]
 
-    def _norm1(self, x, name):
-        return rms_norm(x, 1.0 + self.weights[name], self.eps)
+    def _norm(self, x, name):
+        return rms_norm(x, self.weights[name] + (1.0 - norm_centre(self.config)), self.eps)
 
     def _linear_attention(self, x, prefix, layer, trace):
         c, w = self.config, self.weights
@@ -132,12 +134,14 @@ class Reference:
         c, w = self.config, self.weights
         heads, kv_heads, head = c["num_attention_heads"], c["num_key_value_heads"], c["head_dim"]
         tokens = x.shape[0]
-        query, gate = np.split((x @ w[prefix + "q_proj.weight"].T).reshape(tokens, heads, 2 * head), 2, axis=2)
+        query, gate = (x @ w[prefix + "q_proj.weight"].T).reshape(tokens, heads, -1), None
+        if is_qwen3_next(c):
+            query, gate = np.split(query, 2, axis=2)
         key = (x @ w[prefix + "k_proj.weight"].T).reshape(tokens, kv_heads, head)
         value = (x @ w[prefix + "v_proj.weight"].T).reshape(tokens, kv_heads, head)
         cos, sin = rope_tables(c, positions)
-        query = rotate(self._norm1(query, prefix + "q_norm.weight"), cos, sin)
-        key = rotate(self._norm1(key, prefix + "k_norm.weight"), cos, sin)
+        query = rotate(self._norm(query, prefix + "q_norm.weight"), cos, sin)
+        key = rotate(self._norm(key, prefix + "k_norm.weight"), cos, sin)
         hidden_future = np.triu(np.full((tokens, tokens), -np.inf), 1)
         out = np.empty((tokens, heads, head))
         for h in range(heads):
@@ -145,7 +149,9 @@ class Reference:
             score = query[:, h] @ key[:, kv].T * head**-0.5 + hidden_future
             weight = np.exp(score - score.max(axis=1, keepdims=True))
             out[:, h] = weight / weight.sum(axis=1, keepdims=True) @ value[:, kv]
-        return (out * sigmoid(gate)).reshape(tokens, -1) @ w[prefix + "o_proj.weight"].T
+        if gate is not None:
+            out *= sigmoid(gate)
+        return out.reshape(tokens, -1) @ w[prefix + "o_proj.weight"].T
 
     def _mlp(self, x, prefix):
         w = self.weights
@@ -159,17 +165,22 @@ class Reference:
         ranked = np.take_along_axis(router, order, axis=1)
         if chosen < ranked.shape[1]:
             trace.router_gap = min(trace.router_gap, float((ranked[:, chosen - 1] - ranked[:, chosen]).min()))
-        weight = np.exp(ranked[:, :chosen] - ranked[:, :1])
-        weight /= weight.sum(axis=1, keepdims=True)
-        y = sigmoid(x @ w[prefix + "shared_expert_gate.weight"].T) * self._mlp(x, prefix + "shared_expert.")
+        weight = np.exp(ranked - ranked[:, :1])
+        weight /= weight[:, :chosen if self.config["norm_topk_prob"] else None].sum(axis=1, keepdims=True)
+        y = np.zeros_like(x)
+        if is_qwen3_next(self.config):
+            y = sigmoid(x @ w[prefix + "shared_expert_gate.weight"].T) * self._mlp(x, prefix + "shared_expert.")
         for expert in np.unique(order[:, :chosen]):
             token, slot = np.nonzero(order[:, :chosen] == expert)
             y[token] += weight[token, slot, None] * self._mlp(x[token], f"{prefix}experts.{expert}.")
         return y
 
     def _layer(self, h, prefix, mixer, trace):
-        h = h + mixer(self._norm1(h, prefix + "input_layernorm.weight"))
-        return h + self._experts(self._norm1(h, prefix + "post_attention_layernorm.weight"), prefix + "mlp.", trace)
+        h = h + mixer(self._norm(h, prefix + "input_layernorm.weight"))
+        x = self._norm(h, prefix + "post_attention_layernorm.weight")
+        if self.config["model_type"] == "qwen3":
+            return h + self._mlp(x, prefix + "mlp.")
+        return h + self._experts(x, prefix + "mlp.", trace)
 
     def trunk(self, ids):
         trace = Trace()
@@ -184,21 +195,21 @@ class Reference:
                     return self._linear_attention(x, prefix + "linear_attn.", i, trace)
             h = self._layer(h, prefix, mixer, trace)
             trace.residual.append(h)
-        trace.hidden = self._norm1(h, "model.norm.weight")
-        trace.logits = trace.hidden @ self.weights["lm_head.weight"].T
+        trace.hidden = self._norm(h, "model.norm.weight")
+        trace.logits = trace.hidden @ self.head.T
         return trace
 
     def mtp(self, hidden, next_ids):
         """The draft head over rows (hidden[i], next_ids[i]) at positions 0..n-1."""
         trace = Trace()
-        embedded = self._norm1(self.weights["model.embed_tokens.weight"][np.asarray(next_ids)],
+        embedded = self._norm(self.weights["model.embed_tokens.weight"][np.asarray(next_ids)],
                                "mtp.pre_fc_norm_embedding.weight")
-        carried = self._norm1(hidden, "mtp.pre_fc_norm_hidden.weight")
+        carried = self._norm(hidden, "mtp.pre_fc_norm_hidden.weight")
         u = np.concatenate([embedded, carried], axis=1) @ self.weights["mtp.fc.weight"].T
         u = self._layer(u, "mtp.layers.0.",
                         lambda x: self._attention(x, "mtp.layers.0.self_attn.", np.arange(len(next_ids))), trace)
-        trace.hidden = self._norm1(u, "mtp.norm.weight")
-        trace.logits = trace.hidden @ self.weights["lm_head.weight"].T
+        trace.hidden = self._norm(u, "mtp.norm.weight")
+        trace.logits = trace.hidden @ self.head.T
         return trace
 
     def mtp_chain(self, trunk_hidden, next_ids, steps):

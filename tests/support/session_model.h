@@ -61,7 +61,7 @@ class SessionModel {
   static const test::Scratch& files() {
     static const test::Scratch directory;
     static const bool written = [] {
-      golden::write_qwen3_next(golden::directory() / "models" / "tiny", directory.path());
+      golden::write_model(golden::directory() / "models" / "tiny", directory.path());
       return true;
     }();
     static_cast<void>(written);

@@ -90,7 +90,7 @@ void write_tiny_model(const fs::path& directory) {
   write_file(directory / "tokenizer.json", ToyTokenizer().json());
   write_file(directory / "generation_config.json",
              "{\"eos_token_id\":[" + std::to_string(kToyTurnEnd) + "," + std::to_string(kToyEndOfText) + "]}");
-  golden::write_safetensors(directory / "model.safetensors", golden::qwen3_next_tensors(document.root(), true),
+  golden::write_safetensors(directory / "model.safetensors", golden::decoder_tensors(document.root(), true),
                             golden::Storage::kFloat32);
 }
 
