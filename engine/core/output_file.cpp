@@ -6,8 +6,8 @@
 #include <unistd.h>
 
 #include <cerrno>
-#include <cstdlib>
 #include <cstring>
+#include <random>
 #include <string>
 #include <system_error>
 #include <utility>
@@ -18,6 +18,15 @@ namespace {
 namespace fs = std::filesystem;
 
 fs::path directory_of(const fs::path& file) { return file.has_parent_path() ? file.parent_path() : fs::path("."); }
+
+constexpr ::mode_t kMode = 0666;  // less what the process's own mask takes away
+
+std::string random_ending() {
+  std::random_device device;
+  std::string text;
+  for (int i = 0; i < 12; ++i) text += static_cast<char>('a' + device() % 26);
+  return text;
+}
 
 std::string megabytes(std::int64_t bytes) { return std::to_string((bytes + 999'999) / 1'000'000) + " MB"; }
 
@@ -52,8 +61,8 @@ Result<OutputFile> OutputFile::create(const fs::path& file, std::int64_t bytes, 
                                      megabytes(static_cast<std::int64_t>(space.available)) +
                                      " left; make room or choose another disk."};
   }
-  std::string name = (directory / ("." + file.filename().string() + ".XXXXXX")).string();
-  FileHandle handle(::mkostemp(name.data(), O_CLOEXEC));
+  const std::string name = (directory / ("." + file.filename().string() + "." + random_ending())).string();
+  FileHandle handle(::open(name.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, kMode));
   if (!handle.open()) {
     return Error{ErrorCode::kIo, file.string() + " cannot be written: " + std::strerror(errno) +
                                      "; choose a folder that you may write to."};
@@ -100,10 +109,6 @@ Result<void> OutputFile::take_name() {
 }
 
 Result<void> OutputFile::finish() {
-  constexpr ::mode_t kReadable = 0644;
-  const ::mode_t mask = ::umask(0);
-  ::umask(mask);
-  if (::fchmod(handle_.get(), kReadable & ~mask) != 0) return failure("given its permissions", errno);
   if (::fsync(handle_.get()) != 0) return failure("written", errno);
   handle_ = FileHandle();
   ENGINE_CHECK(take_name());

@@ -95,11 +95,12 @@ template <DType Type>
 [[gnu::always_inline]] inline void write_nibble_block(const std::uint8_t* blocks, const float* scales,
                                                       const float* offsets, std::uint16_t* to) {
   const __m512 values = nibble_codes<Type>();
+  const __m512 odd_values = _mm512_mul_ps(values, _mm512_set1_ps(kOddCodeFactor<Type>));
   for (int group = 0; group < 16; group += 4) {
     __m512i first, second;
     nibble_pair<Type>(blocks, group / 2, first, second);
     const __m512i first_table = table_of(values, scales[group], offsets[group]);
-    const __m512i second_table = table_of(values, scales[group + 2], offsets[group + 2]);
+    const __m512i second_table = table_of(odd_values, scales[group + 2], offsets[group + 2]);
     _mm512_storeu_si512(to + 16 * group, _mm512_permutexvar_epi16(first, first_table));
     _mm512_storeu_si512(to + 16 * group + 32, _mm512_permutexvar_epi16(second, second_table));
   }

@@ -221,8 +221,9 @@ template <>
   return out;
 }
 
-// The first 16 bytes of Q4_K and Q5_K: two halves and twelve bytes of 6-bit scales and minima.
-inline void decode_k_scales(const std::uint8_t* p, Codes& out) {
+// The first 16 bytes of Q4_K and Q5_K: two halves and twelve bytes of 6-bit scales and minima. Scales of the groups 1,
+// 3, ... are multiplied by `odd_factor`.
+inline void decode_k_scales(const std::uint8_t* p, float odd_factor, Codes& out) {
   const __m128i head = load16(p);
   const __m128i low = _mm_srlv_epi32(_mm_shuffle_epi32(head, 0b11'10'11'01), _mm_setr_epi32(0, 0, 0, 4));
   const __m128i low_bits = _mm_setr_epi32(0x3F3F3F3F, 0x0F0F0F0F, 0x3F3F3F3F, 0x0F0F0F0F);
@@ -230,9 +231,10 @@ inline void decode_k_scales(const std::uint8_t* p, Codes& out) {
   const __m128i high_bits = _mm_setr_epi32(0, 0x30303030, 0, 0x30303030);
   const __m128i six = _mm_or_si128(_mm_and_si128(low, low_bits), _mm_and_si128(high, high_bits));
   const __m512 integers = _mm512_cvtepi32_ps(_mm512_cvtepu8_epi32(six));  // 8 scales, 8 minima
-  const __m512 halves = _mm512_castps128_ps512(_mm_cvtph_ps(head));
-  const __m512i which = _mm512_set_epi32(1, 1, 1, 1, 1, 1, 1, 1, 0, 0, 0, 0, 0, 0, 0, 0);
-  const __m512 both = _mm512_mul_ps(integers, _mm512_permutexvar_ps(which, halves));
+  const __m128 halves = _mm_cvtph_ps(head);
+  const __m128 factors = _mm_unpacklo_ps(halves, _mm_mul_ps(halves, _mm_set1_ps(odd_factor)));
+  const __m512i which = _mm512_set_epi32(2, 2, 2, 2, 2, 2, 2, 2, 1, 0, 1, 0, 1, 0, 1, 0);
+  const __m512 both = _mm512_mul_ps(integers, _mm512_permutexvar_ps(which, _mm512_castps128_ps512(factors)));
   const __m512i twice = _mm512_set_epi32(7, 7, 6, 6, 5, 5, 4, 4, 3, 3, 2, 2, 1, 1, 0, 0);
   out.scales = _mm512_permutexvar_ps(twice, both);
   out.offsets = _mm512_permutexvar_ps(_mm512_add_epi32(twice, _mm512_set1_epi32(8)), both);
@@ -241,8 +243,12 @@ inline void decode_k_scales(const std::uint8_t* p, Codes& out) {
 template <>
 [[gnu::always_inline]] inline Codes decode<DType::kQ4K>(const std::uint8_t* p) {
   Codes out;
-  for (int i = 0; i < 4; ++i) out.part[i] = nibbles_by_32(p + 16 + 32 * i);
-  decode_k_scales(p, out);
+  // High nibbles stay where they are: sixteen times the code with a sixteenth of the scale.
+  const __m512i nibbles = _mm512_inserti64x4(_mm512_set1_epi8(15), _mm256_set1_epi8(static_cast<char>(0xF0)), 1);
+  for (int i = 0; i < 4; ++i) {
+    out.part[i] = _mm512_and_si512(_mm512_broadcast_i64x4(load32(p + 16 + 32 * i)), nibbles);
+  }
+  decode_k_scales(p, 1.0F / 16, out);
   return out;
 }
 
@@ -253,7 +259,7 @@ template <>
   for (int i = 0; i < 4; ++i) {
     out.part[i] = with_bits(nibbles_by_32(p + 48 + 32 * i), rotated(fifth, 2 * i, 2 * i + 1, 4), 16);
   }
-  decode_k_scales(p, out);
+  decode_k_scales(p, 1, out);
   return out;
 }
 
@@ -295,6 +301,10 @@ template <>
 template <DType Type>
 constexpr bool kNibbles = Type == DType::kQ4_0 || Type == DType::kQ4_1 || Type == DType::kQ4K ||
                           Type == DType::kIq4Nl || Type == DType::kIq4Xs || Type == DType::kMxfp4;
+
+// The code of each nibble; Q4_K's decoder gives those of its odd groups sixteenfold.
+template <DType Type>
+constexpr float kOddCodeFactor = Type == DType::kQ4K ? 16 : 1;
 
 template <DType Type>
 __m512 nibble_codes() {

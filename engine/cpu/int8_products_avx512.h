@@ -35,49 +35,46 @@ inline void convert_to_int8(const float* x, std::int64_t columns, Int8Block* to)
   }
 }
 
-// sums[r] += codes . x[r], 16 partial sums
+// Partial sums of one row; two, so that an addition need not wait for the one before.
+struct Sums {
+  __m512 even;
+  __m512 odd;
+};
+
+// sums[r] += codes . x[r]
 template <int Rows>
 [[gnu::always_inline]] inline void add_products(const Codes& codes, const Int8Block* const* x, std::int64_t block,
-                                                __m512* sums) {
+                                                Sums* sums) {
   const __m512i quarter = _mm512_set_epi32(3, 3, 3, 3, 2, 2, 2, 2, 1, 1, 1, 1, 0, 0, 0, 0);
   for (int r = 0; r < Rows; ++r) {
     const Int8Block& in = x[r][block];
     const __m512 scales = _mm512_mul_ps(codes.scales, _mm512_loadu_ps(in.scales));
-    __m512 sum = _mm512_setzero_ps();
+    sums[r].odd = _mm512_fnmadd_ps(codes.offsets, _mm512_loadu_ps(in.sums), sums[r].odd);
     for (int i = 0; i < 4; ++i) {
       const __m512i products =
           _mm512_dpbusd_epi32(_mm512_setzero_si512(), codes.part[i], _mm512_loadu_si512(in.codes + 64 * i));
       const __m512 scale = _mm512_permutexvar_ps(_mm512_add_epi32(quarter, _mm512_set1_epi32(4 * i)), scales);
-      const __m512 values = _mm512_cvtepi32_ps(products);
-      sum = i == 0 ? _mm512_mul_ps(values, scale) : _mm512_fmadd_ps(values, scale, sum);
+      __m512& sum = i % 2 == 0 ? sums[r].even : sums[r].odd;
+      sum = _mm512_fmadd_ps(_mm512_cvtepi32_ps(products), scale, sum);
     }
-    sum = _mm512_fnmadd_ps(codes.offsets, _mm512_loadu_ps(in.sums), sum);
-    sums[r] = _mm512_add_ps(sums[r], sum);
   }
 }
 
-constexpr int kFetchAhead = 2048;  // bytes: the processor's own prefetching stops at page boundaries
-
-template <int Bytes>
-void prefetch(const std::uint8_t* p) {
-  for (int i = 0; i < Bytes; i += 64) _mm_prefetch(p + i, _MM_HINT_T0);
-}
-
+// Nothing is prefetched by hand: it took more time than it saved.
 template <DType Type, int Rows>
 [[gnu::always_inline]] inline void dot_row(const std::uint8_t* row, std::int64_t columns, const Int8Block* const* x,
                                            __m512* sums) {
   constexpr int kBytes = static_cast<int>(bytes_of(Type, 256));
-  __m512 local[Rows];
-  for (__m512& sum : local) sum = _mm512_setzero_ps();
+  Sums local[Rows];
+  for (Sums& sum : local) sum = {_mm512_setzero_ps(), _mm512_setzero_ps()};
   std::int64_t block = 0;
   for (; block < columns / 256; ++block) {
-    prefetch<kBytes>(row + block * kBytes + kFetchAhead);
     add_products<Rows>(decode<Type>(row + block * kBytes), x, block, local);
   }
   if (columns % 256 != 0) {
     add_products<Rows>(decode_rest<Type>(row + block * kBytes, columns % 256), x, block, local);
   }
-  for (int r = 0; r < Rows; ++r) sums[r] = local[r];
+  for (int r = 0; r < Rows; ++r) sums[r] = _mm512_add_ps(local[r].even, local[r].odd);
 }
 
 template <DType Type, int Rows>
@@ -86,7 +83,6 @@ void multiply_int8_rows(const StoredProduct& p) {
   for (int r = 0; r < Rows; ++r) x[r] = static_cast<const Int8Block*>(p.x[r]);
   const std::uint8_t* weights = row_of(*p.w, p.first);
   const std::int64_t row_bytes = bytes_of(Type, p.w->cols);
-  if (p.next != nullptr) prefetch<kFetchAhead>(p.next);
   for (std::int64_t n = p.first; n < p.last; n += 4) {
     const std::int64_t count = smaller(4, p.last - n);
     __m512 sums[4][Rows];

@@ -62,7 +62,8 @@ struct StoredProduct {
   float* y = nullptr;  // [rows, last - first]
   std::int64_t y_stride = 0;
   bool accumulate = false;
-  const std::uint8_t* next = nullptr;  // weights that will be read after these, to be fetched meanwhile; may be null
+  const std::uint8_t* next =
+      nullptr;  // weights read after these, to be fetched where there is time for it; may be null
 };
 
 // y[t, n] += sum_k a[t, k] b[k, n]

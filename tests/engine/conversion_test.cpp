@@ -59,6 +59,7 @@ class ConversionTest : public testing::Test {
     if (!loaded.ok()) return {};
     auto state = (*loaded)->new_sequence({});
     std::vector<TokenId> tokens;
+    tokens.reserve(40);
     for (TokenId i = 0; i < 40; ++i) tokens.push_back((i * 37 + 11) % support::kToySize);
     std::vector<float> logits(static_cast<std::size_t>((*loaded)->config().vocabulary));
     EXPECT_TRUE((*loaded)->forward(*state, tokens, {1, logits, {}}).ok());

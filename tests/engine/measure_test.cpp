@@ -31,7 +31,7 @@ class MeasureTest : public testing::Test {
 
   static fs::path model() { return *directory_ / "tiny"; }
   static fs::path quantised(const std::string& mix) {
-    const fs::path file = *directory_ / (mix + ".gguf");
+    fs::path file = *directory_ / (mix + ".gguf");
     if (fs::exists(file)) return file;
     EXPECT_TRUE(convert_model(model(), file, {.mix = mix}, {}, {}).ok());
     return file;

@@ -3,6 +3,7 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
+#include <cmath>
 #include <cstring>
 #include <memory>
 #include <random>
@@ -133,6 +134,37 @@ TEST_P(SpeculationTest, DraftingGivesTheSameReply) {
       EXPECT_EQ(drafting.length(), 241);
     }
   }
+}
+
+// The surprise of a token drawn from p is on average the entropy of p. Over a long reply drawn while guessing ahead,
+// the sum of (surprise - entropy) in units of its standard deviation is about normally distributed, with p from plain
+// passes.
+TEST_P(SpeculationTest, SampledRepliesFollowTheTargetDistribution) {
+  PassScheduler scheduler(*model_);
+  TransformerSequence sequence(scheduler, new_state(), kMostDrafts);
+  const std::vector<TokenId> tokens = reply(sequence, {.temperature = 1.0F, .seed = 3}, 1800);
+  EXPECT_GT(sequence.drafts().drafted, 100);
+  SequenceState plain = new_state();
+  Row logits(vocabulary());
+  ASSERT_TRUE(model_->forward(plain, prompt_, {1, logits, {}}).ok());
+  double excess = 0;
+  double variance = 0;
+  for (const TokenId& token : tokens) {
+    const double largest = *std::max_element(logits.begin(), logits.end());
+    double total = 0;
+    for (const float value : logits) total += std::exp(value - largest);
+    double entropy = 0;
+    double square = 0;
+    for (const float value : logits) {
+      const double surprise = std::log(total) - (value - largest);
+      entropy += std::exp(-surprise) * surprise;
+      square += std::exp(-surprise) * surprise * surprise;
+    }
+    excess += std::log(total) - (logits[static_cast<std::size_t>(token)] - largest) - entropy;
+    variance += square - entropy * entropy;
+    ASSERT_TRUE(model_->forward(plain, {&token, 1}, {1, logits, {}}).ok());
+  }
+  EXPECT_LT(std::abs(excess) / std::sqrt(variance), 4.0);
 }
 
 TEST_P(SpeculationTest, ASnapshotInTheMiddleOfGuessesGoesOnTheSame) {
