@@ -6,6 +6,7 @@
 
 #include "cli_commands.h"
 #include "cli_json.h"
+#include "cli_loading.h"
 #include "cli_places.h"
 #include "composition.h"
 
@@ -95,9 +96,14 @@ void noteOutcome(const CommandContext& context, const Answer& answer) {
   if (!answer.refused && answer.citations.empty() && answer.finish == retrieval::GenerateFinish::kStop) {
     context.terminal.note("The answer cites nothing, so nothing in it could be checked.");
   }
-  context.terminal.note("Read " + std::to_string(text.prompt_tokens) + " tokens" +
-                        rate(text.prompt_tokens, text.prefill_seconds) + ", wrote " +
-                        std::to_string(text.generated_tokens) + rate(text.generated_tokens, text.decode_seconds) + ".");
+  if (text.rope_factor > 1) {
+    context.terminal.note("The text is longer than the model was trained for and was read with YaRN.");
+  }
+  const std::int64_t read = text.prompt_tokens - text.reused_tokens;
+  context.terminal.note("Read " + std::to_string(read) + " tokens" + rate(read, text.prefill_seconds) +
+                        (text.reused_tokens > 0 ? ", " + std::to_string(text.reused_tokens) + " known before" : "") +
+                        ", wrote " + std::to_string(text.generated_tokens) +
+                        rate(text.generated_tokens, text.decode_seconds) + ".");
 }
 
 void printAnswer(const CommandContext& context, const OpenedGenerator& model, const std::string& embedderNote,
@@ -131,10 +137,10 @@ ExitCode runAsk(const CommandContext& context) {
   const CliOptions& cli = context.options;
   auto library = openLibrary(context.locations, cli.library, MissingLibrary::kRefuse);
   if (!library.ok()) return fail(context, library.error());
-  auto model = openGenerator(context.locations, cli.model, cli.threads);
+  auto model = loadGenerator(context);
   if (!model.ok()) return fail(context, model.error(), kExitError);
   OpenedEmbedder embedder;
-  if (!cli.noEmbeddings) embedder = openEmbedder(context.locations, cli.threads);
+  if (!cli.noEmbeddings) embedder = loadEmbedder(context);
   for (const std::string& note : {model->note, embedder.note}) {
     if (!note.empty()) context.terminal.note(note);
   }

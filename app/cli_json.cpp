@@ -46,12 +46,13 @@ Json contextJson(const retrieval::ContextReport& context) {
 }
 
 Json statisticsOf(const retrieval::GeneratedText& text) {
-  Json json = {{"prompt_tokens", text.prompt_tokens},
-               {"generated_tokens", text.generated_tokens},
-               {"prefill_seconds", text.prefill_seconds},
-               {"decode_seconds", text.decode_seconds}};
+  Json json = {{"prompt_tokens", text.prompt_tokens},     {"generated_tokens", text.generated_tokens},
+               {"reused_tokens", text.reused_tokens},     {"drafted_tokens", text.drafted_tokens},
+               {"accepted_tokens", text.accepted_tokens}, {"rope_factor", text.rope_factor},
+               {"prefill_seconds", text.prefill_seconds}, {"decode_seconds", text.decode_seconds}};
   if (text.prefill_seconds > 0) {
-    json["prefill_tokens_per_second"] = static_cast<double>(text.prompt_tokens) / text.prefill_seconds;
+    json["prefill_tokens_per_second"] =
+        static_cast<double>(text.prompt_tokens - text.reused_tokens) / text.prefill_seconds;
   }
   if (text.decode_seconds > 0) {
     json["decode_tokens_per_second"] = static_cast<double>(text.generated_tokens) / text.decode_seconds;
@@ -86,10 +87,12 @@ Json toJson(const retrieval::IngestItem& item) {
 }
 
 Json toJson(const retrieval::IngestReport& report) {
-  return {{"added", report.added},        {"updated", report.updated},   {"unchanged", report.unchanged},
-          {"skipped", report.skipped},    {"failed", report.failed},     {"pages", report.pages},
-          {"passages", report.chunks},    {"embedded", report.embedded}, {"seconds", report.seconds},
-          {"cancelled", report.cancelled}};
+  Json json = {{"added", report.added},        {"updated", report.updated},   {"unchanged", report.unchanged},
+               {"skipped", report.skipped},    {"failed", report.failed},     {"pages", report.pages},
+               {"passages", report.chunks},    {"embedded", report.embedded}, {"seconds", report.seconds},
+               {"cancelled", report.cancelled}};
+  if (!report.embedding_error.empty()) json["embedding_error"] = report.embedding_error;
+  return json;
 }
 
 Json toJson(const retrieval::LibraryStatus& status) {

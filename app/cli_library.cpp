@@ -8,6 +8,7 @@
 
 #include "cli_commands.h"
 #include "cli_json.h"
+#include "cli_loading.h"
 #include "composition.h"
 
 namespace lectern::app {
@@ -109,7 +110,7 @@ ExitCode runIngest(const CommandContext& context) {
   auto library = openLibrary(context.locations, context.options.library, MissingLibrary::kCreate);
   if (!library.ok()) return fail(context, library.error());
   OpenedEmbedder embedder;
-  if (!context.options.noEmbeddings) embedder = openEmbedder(context.locations, context.options.threads);
+  if (!context.options.noEmbeddings) embedder = loadEmbedder(context);
   if (!embedder.note.empty()) context.terminal.note(embedder.note);
   const std::unique_ptr<retrieval::Extractor> extractor = makeExtractor(context.locations);
 
@@ -125,6 +126,10 @@ ExitCode runIngest(const CommandContext& context) {
     context.terminal.write(dump(json));
   } else {
     context.terminal.write(summary(*report));
+  }
+  if (!report->embedding_error.empty()) {
+    context.terminal.note("Search finds some passages by words alone until 'ingest' runs again: " +
+                          report->embedding_error);
   }
   if (report->cancelled) return kExitInterrupted;
   return report->failed > 0 ? kExitSomeFailed : kExitOk;

@@ -3,6 +3,7 @@
 
 #include <CLI/CLI.hpp>
 #include <cstdio>
+#include <cstdlib>
 #include <exception>
 #include <functional>
 #include <optional>
@@ -10,6 +11,9 @@
 
 #include "cli_commands.h"
 #include "cli_json.h"
+#include "cli_loading.h"
+#include "cli_measure.h"
+#include "ruler.h"
 
 namespace lectern::app {
 
@@ -36,6 +40,8 @@ class CommandLine {
     addGlobals();
     addLibraryCommands();
     addQuestionCommands();
+    addModelCommands();
+    addMeasurements();
     addCommand("doctor", "Says what works on this machine and what does not", runDoctor);
   }
 
@@ -54,16 +60,27 @@ class CommandLine {
 
  private:
   CLI::App* addCommand(const std::string& name, const std::string& what, Command run) {
-    CLI::App* added = m_app.add_subcommand(name, what);
+    return addCommand(m_app, name, what, run);
+  }
+
+  CLI::App* addCommand(CLI::App& to, const std::string& name, const std::string& what, Command run) {
+    CLI::App* added = to.add_subcommand(name, what);
     added->fallthrough();  // global options are understood on either side of the command
     added->callback([this, run] { m_command = run; });
     return added;
   }
 
+  CLI::App& addGroup(const std::string& name, const std::string& what) {
+    CLI::App* group = m_app.add_subcommand(name, what);
+    group->fallthrough();
+    group->require_subcommand(1);
+    return *group;
+  }
+
   void addGlobals() {
     m_app.add_option("--library", m_options.library, "Folder of the library (default: the user's own)");
     m_app.add_option("--model", m_options.model,
-                     "Folder or name of the model that answers (default: the bundled nano)");
+                     "Folder, .gguf file or name of the model that answers (default: the bundled nano)");
     m_app.add_option("--threads", m_options.threads, "Threads for the models; 0: one per hardware thread")
         ->check(CLI::Range(0, 1024));
     m_app.add_option("--seed", m_options.seed, "Seed of the sampler, used when the temperature is not 0");
@@ -97,6 +114,89 @@ class CommandLine {
     addDocumentFilter(*ask);
   }
 
+  void addModelCommands() {
+    CLI::App& group = addGroup("model", "Looks at, checks, converts and compares models");
+    CLI::App* info = addCommand(group, "info", "Says what a model is and what memory it takes", runModelInfo);
+    addModelPath(*info);
+    info->add_flag("--tensors", m_options.tensors, "Also list every tensor");
+    addModelPath(*addCommand(group, "verify", "Reads every number of a model and tests its tokenizer", runModelVerify));
+    addConversion(*addCommand(group, "convert", "Writes a model as one GGUF file (BF16 unless --mix says otherwise)",
+                              runModelConvert),
+                  "BF16");
+    addConversion(*addCommand(group, "quantize", "Writes a smaller GGUF file of a model (Q4_K_M unless --mix ...)",
+                              runModelConvert),
+                  "Q4_K_M");
+    CLI::App* compare = addCommand(
+        group, "compare", "Says how far two models agree on the same texts, and how fast each is", runModelCompare);
+    compare->add_option("A B", m_options.paths, "Folder, .gguf file or name of both; A is the reference")
+        ->required()
+        ->expected(2);
+    compare->add_option("--texts", m_options.measure.texts,
+                        "File of texts with empty lines between (default: built in)");
+    addCount<std::int64_t>(*compare, "--decode", m_options.measure.decodeTokens, 0, 4096,
+                           "Tokens to write after each text");
+    addEngineOptions(*compare);
+  }
+
+  void addModelPath(CLI::App& command) {
+    command.add_option("MODEL", m_options.paths, "Folder, .gguf file or name of the model")->required()->expected(1);
+  }
+
+  void addConversion(CLI::App& command, const std::string& usualMix) {
+    command.add_option("SOURCE DESTINATION", m_options.paths, "The model, and the .gguf file to write")
+        ->required()
+        ->expected(2);
+    command.add_option("--mix", m_options.convert.mix, mixHelp() + " (default: " + usualMix + ")");
+    command.add_flag("--no-mtp", m_options.convert.noMtp, "Leave out the module that guesses tokens ahead");
+    command.add_flag("--force", m_options.convert.force, "Replace the destination if it exists");
+    command.preparse_callback([this, usualMix](std::size_t) { m_options.convert.mix = usualMix; });
+  }
+
+  void addMeasurements() {
+    CLI::App* bench = addCommand("bench", "Measures a model beside what the machine can do", runBench);
+    MeasureOptions& measure = m_options.measure;
+    addCount<std::int64_t>(*bench, "--prefill", measure.prefillTokens, 1, 1 << 24, "Tokens to read");
+    addCount<std::int64_t>(*bench, "--decode", measure.decodeTokens, 1, 1 << 24, "Tokens to write");
+    addCount<std::int64_t>(*bench, "--depth", measure.depthTokens, 0, 1 << 24,
+                           "Tokens that are in the context already");
+    bench->add_flag("--synthetic-depth", measure.syntheticDepth,
+                    "Do not read these, but take random keys and values for them");
+    addCount(*bench, "--batch", measure.batch, 1, 256, "Sequences that are written together");
+    addCount(*bench, "--repeat", measure.repeat, 1, 1000, "Runs, of which the median counts");
+    addEngineOptions(*bench);
+
+    CLI::App& eval = addGroup("eval", "Tests what a model can do");
+    CLI::App* ruler =
+        addCommand(eval, "ruler", "Finds, follows and counts things in long generated texts", runEvalRuler);
+    ruler->add_option("--lengths", measure.lengths, "Lengths in tokens, prompt and answer together")
+        ->delimiter(',')
+        ->capture_default_str()
+        ->check(CLI::Range(std::int64_t{512}, std::int64_t{1} << 24));
+    ruler->add_option("--tasks", measure.tasks, "Of " + rulerTaskNames() + " (default: all)")->delimiter(',');
+    addCount(*ruler, "--samples", measure.samples, 1, 10000, "Of each task at each length");
+    addEngineOptions(*ruler);
+  }
+
+  void addEngineOptions(CLI::App& command) {
+    MeasureOptions& measure = m_options.measure;
+    command.add_option("--kv", measure.kv, "How keys and values are kept")
+        ->capture_default_str()
+        ->check(CLI::IsMember({"f32", "bf16", "q8"}));
+    addCount<std::int64_t>(command, "--context", measure.contextTokens, 0, 1 << 28,
+                           "Tokens of the context; 0: as many as needed");
+    addCount<std::int64_t>(command, "--chunk", measure.chunkTokens, 0, 16384,
+                           "Tokens that are read together; 0: chosen");
+    addCount(command, "--draft", measure.draftTokens, 0, 4, "Tokens to guess ahead where the model can");
+    command.add_option("--rope-factor", measure.ropeFactor, "Stretches the trained context with YaRN; 0: not")
+        ->check(CLI::Range(0.0, 1024.0));
+  }
+
+  template <class Number>
+  static void addCount(CLI::App& command, const std::string& name, Number& value, Number low, Number high,
+                       const std::string& what) {
+    command.add_option(name, value, what)->capture_default_str()->check(CLI::Range(low, high));
+  }
+
   void addDocumentFilter(CLI::App& command) {
     command.add_option("--document", m_options.documents, "Only this document; may be repeated")
         ->expected(1)
@@ -108,6 +208,15 @@ class CommandLine {
   Command m_command = nullptr;
 };
 
+ExitCode runUnlessAbandoned(Command command, const CommandContext& context) {
+  try {
+    return command(context);
+  } catch (const LoadingAbandoned&) {
+    // The library is closed by now and every write of Terminal is complete.
+    std::_Exit(fail(context, {retrieval::ErrorCode::kCancelled, "Stopped while the model was being loaded."}));
+  }
+}
+
 ExitCode runCommand(const CommandLine& line) {
   Interrupt interrupt;
   Terminal terminal(line.options().quiet ? Terminal::Talk::kErrorsOnly : Terminal::Talk::kAll);
@@ -117,7 +226,7 @@ ExitCode runCommand(const CommandLine& line) {
     return kExitError;
   }
   const CommandContext context{line.options(), *locations, terminal, interrupt};
-  const ExitCode code = line.command()(context);
+  const ExitCode code = runUnlessAbandoned(line.command(), context);
   if (terminal.outputClosed()) return kExitPipeClosed;
   if (terminal.outputFailed()) {
     terminal.error("The output could not be written; make room where it goes and try again.");

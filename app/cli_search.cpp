@@ -6,6 +6,7 @@
 
 #include "cli_commands.h"
 #include "cli_json.h"
+#include "cli_loading.h"
 #include "cli_places.h"
 #include "composition.h"
 
@@ -106,7 +107,7 @@ ExitCode runSearch(const CommandContext& context) {
   auto library = openLibrary(context.locations, context.options.library, MissingLibrary::kRefuse);
   if (!library.ok()) return fail(context, library.error());
   OpenedEmbedder embedder;
-  if (!context.options.noEmbeddings) embedder = openEmbedder(context.locations, context.options.threads);
+  if (!context.options.noEmbeddings) embedder = loadEmbedder(context);
   if (!embedder.note.empty()) context.terminal.note(embedder.note);
 
   retrieval::SearchOptions options;

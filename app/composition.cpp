@@ -24,6 +24,10 @@ bool isFile(const fs::path& path) {
   return fs::is_regular_file(path, ignored);
 }
 
+bool isGgufFile(const fs::path& path) { return path.extension() == ".gguf" && isFile(path); }
+
+bool isModel(const fs::path& path) { return isDirectory(path) || isGgufFile(path); }
+
 // Creates what is missing of `directory`, closed to other users.
 Result<void> createPrivately(const fs::path& directory) {
   std::error_code error;
@@ -38,7 +42,9 @@ Result<void> createPrivately(const fs::path& directory) {
 }
 
 Result<retrieval::PromptProfile> loadProfile(const Locations& locations, const fs::path& model) {
-  const fs::path own = model / "lectern.json";
+  const bool isFolder = isDirectory(model);
+  const fs::path own =
+      isFolder ? model / "lectern.json" : model.parent_path() / (model.stem().string() + ".lectern.json");
   return retrieval::load_prompt_profile(isFile(own) ? own : locations.resources / "prompts" / "answer.json");
 }
 
@@ -74,16 +80,17 @@ Result<fs::path> findModel(const Locations& locations, const std::string& model)
   const std::string name = model.empty() ? kNanoModel : model;
   const bool isPath = name.find('/') != std::string::npos || name == "." || name == "..";
   if (isPath) {
-    if (isDirectory(name)) return fs::path(name);
-    return Error{ErrorCode::kInvalidArgument,
-                 "There is no model folder " + name + "; give a folder that holds config.json."};
+    if (isModel(name)) return fs::path(name);
+    return Error{ErrorCode::kInvalidArgument, "There is no model folder or GGUF file " + name +
+                                                  "; give a folder that holds config.json, or a .gguf file."};
   }
   for (const fs::path& directory : locations.modelDirectories) {
-    if (isFile(directory / name / "config.json")) return directory / name;
+    if (isFile(directory / name / "config.json") || isGgufFile(directory / name)) return directory / name;
+    if (isGgufFile(directory / (name + ".gguf"))) return directory / (name + ".gguf");
   }
-  if (isDirectory(name)) return fs::path(name);
+  if (isModel(name)) return fs::path(name);
   return Error{ErrorCode::kInvalidArgument, "There is no model named " + name + " in " + searchedFolders(locations) +
-                                                "; give the path of its folder with --model."};
+                                                "; give the path of its folder or .gguf file."};
 }
 
 Result<OpenedGenerator> openGenerator(const Locations& locations, const std::string& model, int threads) {

@@ -10,6 +10,7 @@
 
 #include "cli_commands.h"
 #include "cli_json.h"
+#include "cli_loading.h"
 #include "composition.h"
 #include "engine/engine.h"
 
@@ -63,7 +64,7 @@ Finding deviceFinding(const engine::DeviceInfo& device) {
 }
 
 Finding modelFinding(const CommandContext& context) {
-  auto model = openGenerator(context.locations, context.options.model, context.options.threads);
+  auto model = loadGenerator(context);
   if (!model.ok()) return {"model", State::kBroken, model.error().message, toJson(model.error())};
   const engine::ModelInfo& info = model->generator->info();
   Finding finding{"model", State::kWorks, info.name + " (" + info.architecture + ")", {}};
@@ -82,7 +83,7 @@ Finding modelFinding(const CommandContext& context) {
 }
 
 Finding embedderFinding(const CommandContext& context) {
-  const OpenedEmbedder opened = openEmbedder(context.locations, context.options.threads);
+  const OpenedEmbedder opened = loadEmbedder(context);
   Finding finding{"embedding model", State::kMissing, opened.note, {{"note", opened.note}}};
   if (opened.embedder == nullptr) return finding;
   finding.state = State::kWorks;

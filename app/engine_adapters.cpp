@@ -82,6 +82,10 @@ retrieval::Result<retrieval::GeneratedText> EngineGenerator::generate(
   text.finish = fromEngine(result->finish);
   text.prompt_tokens = result->statistics.prompt_tokens;
   text.generated_tokens = result->statistics.generated_tokens;
+  text.reused_tokens = result->statistics.reused_tokens;
+  text.drafted_tokens = result->statistics.drafted_tokens;
+  text.accepted_tokens = result->statistics.accepted_tokens;
+  text.rope_factor = result->statistics.rope_factor;
   text.prefill_seconds = result->statistics.prefill_seconds;
   text.decode_seconds = result->statistics.decode_seconds;
   return text;

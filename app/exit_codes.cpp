@@ -13,7 +13,7 @@ const char* const kExitCodeHelp =
     "  3    some items could not be read; all others were kept\n"
     "  4    nothing was found\n"
     "  5    the library is in use by another process, or was written by a newer version\n"
-    "  130  stopped with Ctrl+C; what was finished before is kept\n"
+    "  130  stopped with Ctrl+C, also while a model was being loaded; what was finished before is kept\n"
     "  141  the reader of the output went away";
 
 ExitCode exitCodeOf(ErrorCode code) {

@@ -12,7 +12,7 @@ enum ExitCode : int {
   kExitSomeFailed = 3,     // ingest: at least one item could not be read; the others are kept
   kExitNothingFound = 4,   // search, ask, rm: no such passage, document or library
   kExitLibraryClosed = 5,  // another process owns the library, or a newer version wrote it
-  kExitInterrupted = 130,  // Ctrl+C; what was finished before is kept
+  kExitInterrupted = 130,  // Ctrl+C, also while a model is being loaded; what was finished before is kept
   kExitPipeClosed = 141,   // the reader of the output went away
 };
 

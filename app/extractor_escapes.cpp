@@ -3,7 +3,6 @@
 // most end in death.
 #include <fcntl.h>
 #include <sched.h>
-#include <signal.h>
 #include <sys/mman.h>
 #include <sys/prctl.h>
 #include <sys/ptrace.h>
@@ -15,6 +14,7 @@
 
 #include <array>
 #include <cerrno>
+#include <csignal>
 
 #include "extractor_sandbox.h"
 

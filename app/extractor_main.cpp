@@ -4,13 +4,13 @@
 //
 //   lectern-extract --name report.pdf [--page-milliseconds 5000] 3<report.pdf | ...
 //   lectern-extract --self-test
-#include <signal.h>
 #include <sys/prctl.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
 #include <cerrno>
 #include <chrono>
+#include <csignal>
 #include <cstdlib>
 #include <string>
 #include <string_view>

@@ -94,11 +94,13 @@ std::vector<Edit> findOutsideReferences(const QTextDocument& document) {
 
 void applyEdits(QTextDocument& document, const std::vector<Edit>& edits) {
   QTextCursor cursor(&document);
+  cursor.beginEditBlock();
   for (auto edit = edits.rbegin(); edit != edits.rend(); ++edit) {
     cursor.setPosition(edit->position);
     cursor.setPosition(edit->position + edit->length, QTextCursor::KeepAnchor);
     cursor.insertText(edit->text, edit->format);
   }
+  cursor.endEditBlock();
 }
 
 bool isCode(const QTextBlock& block) {
@@ -168,10 +170,12 @@ void insertMarks(QTextCursor& cursor, const MarkGroup& group) {
 void restoreMarks(QTextDocument& document, MarkCounts& counts) {
   int room = kMostMarks;
   QTextCursor cursor(&document);
+  cursor.beginEditBlock();
   for (QTextBlock block = document.begin(); block.isValid(); block = block.next()) {
     const std::vector<MarkGroup> groups = findMarks(block, counts, room);
     for (auto group = groups.rbegin(); group != groups.rend(); ++group) insertMarks(cursor, *group);
   }
+  cursor.endEditBlock();
 }
 
 // Reading text wants air between paragraphs and no huge headings; code must wrap in a narrow pane.

@@ -24,10 +24,24 @@ constexpr int kFrameMs = 34;              // under thirty updates a second
 constexpr int kCatchUpMs = 4;             // between updates once everything has arrived
 constexpr qsizetype kShortestStep = 256;  // characters rendered in one update; adapts to what they cost
 constexpr qsizetype kLongestStep = 8192;
+constexpr qsizetype kMostBrackets = 64;  // of one update: a mark, link or image costs as much as many letters
 constexpr double kCheapMs = 3;
 constexpr double kDearMs = 7;  // half of what a frame allows
 constexpr qsizetype kLongestMarkdown = 256 * 1024;
 constexpr qsizetype kLongestPlainLine = 1000;
+
+// `end`, or where the first pair of brackets begins that is one too many.
+qsizetype endOfBrackets(QStringView text, qsizetype begin, qsizetype end, qsizetype most) {
+  qsizetype pairs = 0;
+  qsizetype open = -1;
+  for (qsizetype i = begin; i < end; ++i) {
+    if (text[i] == u'[') open = i;
+    if (text[i] != u']' || open < 0) continue;
+    if (++pairs > most) return open;
+    open = -1;
+  }
+  return end;
+}
 
 }  // namespace
 
@@ -92,7 +106,8 @@ void AnswerView::renderSome() {
   }
   QElapsedTimer clock;
   clock.start();
-  const qsizetype end = std::min(m_source.size(), m_rendered + m_step);
+  const qsizetype end =
+      endOfBrackets(m_source, m_rendered, std::min(m_source.size(), m_rendered + m_step), kMostBrackets);
   if (!m_plain && end > kLongestMarkdown) {
     m_plain = true;
     m_settled = m_rendered;
@@ -123,7 +138,8 @@ void AnswerView::renderTail(qsizetype end) {
   cursor.removeSelectedText();
 
   qsizetype boundary = m_finished && end == m_source.size() ? end : markdownBoundary(m_source, m_settled, end);
-  if (end - boundary > 2 * m_step) boundary = end;
+  const bool dear = endOfBrackets(m_source, boundary, end, 2 * kMostBrackets) < end;
+  if (dear || end - boundary > 2 * m_step) boundary = end;
   if (boundary > m_settled) {
     insertRendered(cursor, m_source.mid(m_settled, boundary - m_settled), m_settledCounts);
     m_settled = boundary;

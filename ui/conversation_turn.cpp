@@ -191,7 +191,10 @@ void ConversationTurn::showFigures(const retrieval::Answer& answer) {
   const retrieval::GeneratedText& run = answer.generation;
   if (run.prompt_tokens == 0) return;  // stopped before the model was given anything
   QStringList parts;
-  parts += tr("read %1 tokens in %2").arg(locale.toString(run.prompt_tokens), durationText(run.prefill_seconds));
+  const std::int64_t read = run.prompt_tokens - run.reused_tokens;
+  parts += tr("read %1 tokens in %2").arg(locale.toString(read), durationText(run.prefill_seconds));
+  if (run.reused_tokens > 0) parts += tr("%1 known before").arg(locale.toString(run.reused_tokens));
+  if (run.rope_factor > 1) parts += tr("context stretched with YaRN");
   const QString rate = rateText(run.generated_tokens, run.decode_seconds);
   if (!rate.isEmpty()) {
     parts += tr("wrote %1 in %2 (%3 tokens/s)")

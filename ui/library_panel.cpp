@@ -30,6 +30,7 @@ namespace lectern::ui {
 namespace {
 
 constexpr std::size_t kMostReported = 20'000;
+constexpr int kLongestReason = 600;
 
 QListView* makeList(QAbstractItemModel* model, const QString& name, QWidget* parent) {
   auto* list = new QListView(parent);
@@ -316,11 +317,16 @@ void LibraryPanel::showReport(const retrieval::IngestReport& report) {
   updatePage();
   if (report.skipped > 0) m_skipped->setText(tr("%n file(s) skipped…", nullptr, static_cast<int>(report.skipped)));
   m_skipped->setVisible(report.skipped > 0);
+  const QString wordsOnly =
+      report.embedding_error.empty()
+          ? QString()
+          : tr("Search works on words alone for now: %1").arg(labelText(report.embedding_error, kLongestReason));
   if (report.failed > 0) {
-    m_notice->offer(tr("%n file(s) could not be read.", nullptr, static_cast<int>(report.failed)), tr("Show list"),
+    const QString failures = tr("%n file(s) could not be read.", nullptr, static_cast<int>(report.failed));
+    m_notice->offer(wordsOnly.isEmpty() ? failures : failures + u' ' + wordsOnly, tr("Show list"),
                     [this] { openReport(); });
-  } else if (!report.embedding_error.empty()) {
-    m_notice->tell(tr("Search works on words alone for now: %1").arg(displayText(report.embedding_error)));
+  } else if (!wordsOnly.isEmpty()) {
+    m_notice->tell(wordsOnly);
   } else if (report.cancelled) {
     m_notice->tell(tr("Stopped; what was read is kept."));
   }
@@ -332,7 +338,8 @@ QString LibraryPanel::reportText() const {
   QString text;
   for (const retrieval::IngestItem& item : m_notAdded) {
     const QString outcome = item.outcome == retrieval::IngestOutcome::kFailed ? tr("not read") : tr("skipped");
-    text += QStringLiteral("%1\n    %2: %3\n").arg(pathText(item.file, 2000), outcome, labelText(item.message, 600));
+    text += QStringLiteral("%1\n    %2: %3\n")
+                .arg(pathText(item.file, 2000), outcome, labelText(item.message, kLongestReason));
   }
   return text;
 }

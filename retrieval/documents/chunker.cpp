@@ -10,6 +10,7 @@
 #include "markdown.h"
 #include "pdf_layout.h"
 #include "prose.h"
+#include "stopping.h"
 
 namespace lectern::retrieval {
 namespace {
@@ -48,19 +49,20 @@ std::size_t quote_marks(std::string_view line) {
 
 class MarkdownPage {
  public:
-  MarkdownPage(const ExtractedPage& page, std::uint32_t index)
-      : text_(page.text), index_(index), lines_(split_lines(text_)), ranges_(line_ranges(text_, lines_)) {
-    vocabulary_.add(text_);
+  MarkdownPage(const ExtractedPage& page, std::uint32_t index, const std::stop_token& stop)
+      : text_(page.text), index_(index), lines_(split_lines(text_)), ranges_(line_ranges(text_, lines_)), stop_(stop) {
+    vocabulary_.add(text_, stop);
   }
 
   void add_blocks(std::vector<ProseBlock>& blocks) const {
-    for (const MarkdownBlock& source : markdown_blocks(lines_)) {
+    for (const MarkdownBlock& source : markdown_blocks(lines_, stop_)) {
       ProseBlock block;
       if (source.kind == MarkdownBlockKind::kVerbatim) {
         block.kind = ProseBlockKind::kVerbatim;
         block.passage.copy(index_, text_, ranges_[source.first_line].begin, ranges_[source.end_line - 1].end);
       } else {
         for (std::size_t i = source.first_line; i < source.end_line; ++i) {
+          throw_if_stopped(stop_);
           append_line(block.passage, index_, text_, ranges_[i].begin + quote_marks(lines_[i]), ranges_[i].end,
                       vocabulary_);
         }
@@ -81,19 +83,21 @@ class MarkdownPage {
   std::uint32_t index_;
   std::vector<std::string_view> lines_;
   std::vector<LineRange> ranges_;
+  const std::stop_token& stop_;
   Vocabulary vocabulary_;
 };
 
 // Plain text: paragraphs between blank lines, headings by number, capitals or underline.
 class TextPage {
  public:
-  TextPage(const ExtractedPage& page, std::uint32_t index)
-      : text_(page.text), index_(index), lines_(split_lines(text_)), ranges_(line_ranges(text_, lines_)) {
-    vocabulary_.add(text_);
+  TextPage(const ExtractedPage& page, std::uint32_t index, const std::stop_token& stop)
+      : text_(page.text), index_(index), lines_(split_lines(text_)), ranges_(line_ranges(text_, lines_)), stop_(stop) {
+    vocabulary_.add(text_, stop);
   }
 
   void add_blocks(std::vector<ProseBlock>& blocks) const {
     for (std::size_t i = 0; i < lines_.size();) {
+      throw_if_stopped(stop_);
       if (blank(i) || is_underline(i)) {
         ++i;
       } else {
@@ -130,6 +134,7 @@ class TextPage {
   void add(std::vector<ProseBlock>& blocks, std::size_t begin, std::size_t end, bool heading) const {
     ProseBlock block;
     for (std::size_t i = begin; i < end; ++i) {
+      throw_if_stopped(stop_);
       append_line(block.passage, index_, text_, ranges_[i].begin, ranges_[i].end, vocabulary_);
     }
     if (heading) {
@@ -144,30 +149,31 @@ class TextPage {
   std::uint32_t index_;
   std::vector<std::string_view> lines_;
   std::vector<LineRange> ranges_;
+  const std::stop_token& stop_;
   Vocabulary vocabulary_;
 };
 
 template <class Page>
-std::vector<ProseBlock> page_blocks(const ExtractedDocument& document) {
+std::vector<ProseBlock> page_blocks(const ExtractedDocument& document, const std::stop_token& stop) {
   std::vector<ProseBlock> blocks;
   for (std::size_t index = 0; index < document.pages.size(); ++index) {
-    Page(document.pages[index], static_cast<std::uint32_t>(index)).add_blocks(blocks);
+    Page(document.pages[index], static_cast<std::uint32_t>(index), stop).add_blocks(blocks);
   }
   return blocks;
 }
 
-std::vector<Chunk> cut(const ExtractedDocument& document, const ChunkOptions& options) {
+std::vector<Chunk> cut(const ExtractedDocument& document, const ChunkOptions& options, const std::stop_token& stop) {
   switch (document.kind) {
     case DocumentKind::kPdf:
-      return pack_prose(pdf_blocks(document), options);
+      return pack_prose(pdf_blocks(document, stop), options, stop);
     case DocumentKind::kMarkdown:
-      return pack_prose(page_blocks<MarkdownPage>(document), options);
+      return pack_prose(page_blocks<MarkdownPage>(document, stop), options, stop);
     case DocumentKind::kCode:
-      return chunk_code(document, options);
+      return chunk_code(document, options, stop);
     case DocumentKind::kText:
       break;
   }
-  return pack_prose(page_blocks<TextPage>(document), options);
+  return pack_prose(page_blocks<TextPage>(document, stop), options, stop);
 }
 
 // Line numbers from 1 of the first and last byte that a chunk copies from its first page.
@@ -192,14 +198,19 @@ void number_lines(const ExtractedDocument& document, std::vector<Chunk>& chunks)
 
 }  // namespace
 
-std::vector<Chunk> chunk_document(const ExtractedDocument& document, const ChunkOptions& options) {
+std::vector<Chunk> chunk_document(const ExtractedDocument& document, const ChunkOptions& options,
+                                  const std::stop_token& stop) {
   ChunkOptions sane = options;
   sane.max_words = std::max<std::uint32_t>(sane.max_words, 1);
   sane.target_words = std::clamp<std::uint32_t>(sane.target_words, 1, sane.max_words);
   sane.code_lines = std::max<std::uint32_t>(sane.code_lines, 1);
-  std::vector<Chunk> chunks = cut(document, sane);
-  if (document.kind != DocumentKind::kPdf) number_lines(document, chunks);
-  return chunks;
+  try {
+    std::vector<Chunk> chunks = cut(document, sane, stop);
+    if (document.kind != DocumentKind::kPdf) number_lines(document, chunks);
+    return chunks;
+  } catch (const ChunkingStopped&) {
+    return {};
+  }
 }
 
 }  // namespace lectern::retrieval

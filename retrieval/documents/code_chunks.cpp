@@ -10,6 +10,7 @@
 #include "markdown.h"
 #include "passage.h"
 #include "source_code.h"
+#include "stopping.h"
 
 namespace lectern::retrieval {
 namespace {
@@ -47,9 +48,10 @@ bool is_attached(std::string_view text) {
   return false;
 }
 
-std::vector<CodeLine> read_lines(std::string_view text, const std::string& language) {
+std::vector<CodeLine> read_lines(std::string_view text, const std::string& language, const std::stop_token& stop) {
   std::vector<CodeLine> lines;
   for (const std::string_view line : split_lines(text)) {
+    throw_if_stopped(stop);
     CodeLine item;
     item.begin = static_cast<std::size_t>(line.data() - text.data());
     item.end = item.begin + line.size();
@@ -68,15 +70,17 @@ std::vector<CodeLine> read_lines(std::string_view text, const std::string& langu
 class CodeCutter {
  public:
   CodeCutter(const ExtractedPage& page, std::uint32_t page_index, std::vector<CodeLine> lines,
-             const ChunkOptions& options)
+             const ChunkOptions& options, const std::stop_token& stop)
       : text_(page.text),
         page_(page_index),
         lines_(std::move(lines)),
-        most_lines_(std::max<std::size_t>(options.code_lines, 1)) {}
+        most_lines_(std::max<std::size_t>(options.code_lines, 1)),
+        stop_(stop) {}
 
   void cut(std::vector<Chunk>& chunks) {
     std::size_t begin = 0;
     while (begin < lines_.size()) {
+      throw_if_stopped(stop_);
       while (begin < lines_.size() && lines_[begin].blank) ++begin;
       if (begin == lines_.size()) break;
       const std::size_t end = end_of_chunk(begin);
@@ -180,6 +184,7 @@ class CodeCutter {
   void emit_pieces(std::size_t begin, std::size_t last, const std::string& heading, std::vector<Chunk>& chunks) {
     const std::size_t end = lines_[last - 1].end;
     for (std::size_t from = lines_[begin].begin; from < end;) {
+      throw_if_stopped(stop_);
       std::size_t to = std::min(end, from + kMostBytes + most_lines_);
       while (to < end && to > from + 1 && (static_cast<unsigned char>(text_[to]) & 0xC0) == 0x80) --to;
       Passage passage;
@@ -197,16 +202,19 @@ class CodeCutter {
   std::uint32_t page_;
   std::vector<CodeLine> lines_;
   std::size_t most_lines_;
+  const std::stop_token& stop_;
   std::vector<OpenSymbol> open_;
 };
 
 }  // namespace
 
-std::vector<Chunk> chunk_code(const ExtractedDocument& document, const ChunkOptions& options) {
+std::vector<Chunk> chunk_code(const ExtractedDocument& document, const ChunkOptions& options,
+                              const std::stop_token& stop) {
   std::vector<Chunk> chunks;
   for (std::size_t index = 0; index < document.pages.size(); ++index) {
     const ExtractedPage& page = document.pages[index];
-    CodeCutter cutter(page, static_cast<std::uint32_t>(index), read_lines(page.text, document.language), options);
+    CodeCutter cutter(page, static_cast<std::uint32_t>(index), read_lines(page.text, document.language, stop), options,
+                      stop);
     cutter.cut(chunks);
   }
   return chunks;

@@ -4,6 +4,8 @@
 #include <algorithm>
 #include <cctype>
 
+#include "stopping.h"
+
 namespace lectern::retrieval {
 namespace {
 
@@ -96,11 +98,14 @@ bool is_table_row(std::string_view line) {
 
 class BlockReader {
  public:
-  explicit BlockReader(const std::vector<std::string_view>& lines) : lines_(lines) {}
+  BlockReader(const std::vector<std::string_view>& lines, const std::stop_token& stop) : lines_(lines), stop_(stop) {}
 
   std::vector<MarkdownBlock> read() {
     read_front_matter();
-    while (line_ < lines_.size()) read_block();
+    while (line_ < lines_.size()) {
+      throw_if_stopped(stop_);
+      read_block();
+    }
     return std::move(blocks_);
   }
 
@@ -120,14 +125,12 @@ class BlockReader {
 
   void read_block() {
     const std::string_view line = lines_[line_];
-    if (is_blank(line)) {
+    if (is_blank(line) || is_rule(line)) {
       ++line_;
     } else if (fence_length(line) > 0) {
       read_fence();
     } else if (atx_level(line) > 0) {
       emit(MarkdownBlockKind::kHeading, line_ + 1, atx_text(line));
-    } else if (is_rule(line)) {
-      ++line_;
     } else if (is_table_row(line)) {
       emit(MarkdownBlockKind::kVerbatim, end_while([](std::string_view next) { return is_table_row(next); }));
     } else if (indent_of(line) >= 4 && !inside_list()) {
@@ -140,7 +143,10 @@ class BlockReader {
   template <class Keep>
   std::size_t end_while(Keep keep) const {
     std::size_t end = line_ + 1;
-    while (end < lines_.size() && keep(lines_[end])) ++end;
+    while (end < lines_.size() && keep(lines_[end])) {
+      throw_if_stopped(stop_);
+      ++end;
+    }
     return end;
   }
 
@@ -175,6 +181,7 @@ class BlockReader {
   }
 
   const std::vector<std::string_view>& lines_;
+  const std::stop_token& stop_;
   std::vector<MarkdownBlock> blocks_;
   std::size_t line_ = 0;
 };
@@ -192,8 +199,8 @@ std::string front_matter_title(const std::vector<std::string_view>& lines, const
 
 }  // namespace
 
-std::vector<MarkdownBlock> markdown_blocks(const std::vector<std::string_view>& lines) {
-  return BlockReader(lines).read();
+std::vector<MarkdownBlock> markdown_blocks(const std::vector<std::string_view>& lines, const std::stop_token& stop) {
+  return BlockReader(lines, stop).read();
 }
 
 std::string markdown_title(std::string_view text) {

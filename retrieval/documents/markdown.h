@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstddef>
+#include <stop_token>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -19,8 +20,9 @@ struct MarkdownBlock {
 };
 
 // Splits a text, given as lines without their ends, into blocks. Fenced and indented code, tables and front matter are
-// kVerbatim; blank lines and rules belong to no block. Total: any text is some Markdown.
-std::vector<MarkdownBlock> markdown_blocks(const std::vector<std::string_view>& lines);
+// kVerbatim; blank lines and rules belong to no block. Total: any text is some Markdown. Throws ChunkingStopped.
+std::vector<MarkdownBlock> markdown_blocks(const std::vector<std::string_view>& lines,
+                                           const std::stop_token& stop = {});
 
 // The front matter's title, else the first heading; empty when there is neither.
 std::string markdown_title(std::string_view text);

@@ -8,6 +8,7 @@
 #include <map>
 #include <utility>
 
+#include "stopping.h"
 #include "utf8.h"
 
 namespace lectern::retrieval {
@@ -97,7 +98,7 @@ int page_number_offset(std::string_view text, std::uint32_t page) {
   return number < 0 ? -1000 : number - static_cast<int>(page);
 }
 
-void mark_furniture(const ExtractedDocument& document, std::vector<PdfLine>& lines) {
+void mark_furniture(const ExtractedDocument& document, std::vector<PdfLine>& lines, const std::stop_token& stop) {
   const auto in_zone = [&](const PdfLine& line) {
     const float height = document.pages[line.page].height_points;
     return height > 0 && (line.bottom < kTopZone * height || line.top > kBottomZone * height);
@@ -105,6 +106,7 @@ void mark_furniture(const ExtractedDocument& document, std::vector<PdfLine>& lin
   std::map<std::string, std::pair<std::size_t, std::uint32_t>> pages_with;  // count, last page + 1
   std::map<int, std::size_t> lines_with_offset;
   for (const PdfLine& line : lines) {
+    throw_if_stopped(stop);
     if (!in_zone(line)) continue;
     auto& [count, last] = pages_with[furniture_key(text_of(document, line))];
     if (last != line.page + 1) ++count;
@@ -117,6 +119,7 @@ void mark_furniture(const ExtractedDocument& document, std::vector<PdfLine>& lin
   const bool numbered =
       usual != lines_with_offset.end() && usual->second >= std::max<std::size_t>(3, document.pages.size() / 2);
   for (PdfLine& line : lines) {
+    throw_if_stopped(stop);
     if (!in_zone(line)) continue;
     const std::string_view text = text_of(document, line);
     line.furniture = is_page_number(text) || pages_with[furniture_key(text)].first >= 3 ||
@@ -158,12 +161,12 @@ bool ends_sentence(std::string_view text) {
 
 class BlockBuilder {
  public:
-  explicit BlockBuilder(const ExtractedDocument& document) : document_(document) {
-    for (const PdfLine& line : pdf_lines(document)) {
+  BlockBuilder(const ExtractedDocument& document, const std::stop_token& stop) : document_(document), stop_(stop) {
+    for (const PdfLine& line : pdf_lines(document, stop)) {
       if (!line.furniture) lines_.push_back(line);
     }
     metrics_ = measure(lines_);
-    for (const PdfLine& line : lines_) vocabulary_.add(text_of(document, line));
+    for (const PdfLine& line : lines_) vocabulary_.add(text_of(document, line), stop);
   }
 
   std::vector<ProseBlock> build() {
@@ -234,6 +237,7 @@ class BlockBuilder {
     block.kind = ProseBlockKind::kVerbatim;
     std::size_t end = i;
     for (; end < lines_.size() && lines_[end].tabular && lines_[end].page == lines_[i].page; ++end) {
+      throw_if_stopped(stop_);
       if (end > i) block.passage.join('\n');
       Passage row;
       append_line(row, lines_[end].page, document_.pages[lines_[end].page].text, lines_[end].begin, lines_[end].end,
@@ -270,11 +274,13 @@ class BlockBuilder {
   }
 
   void append(ProseBlock& block, std::size_t i) {
+    throw_if_stopped(stop_);
     append_line(block.passage, lines_[i].page, document_.pages[lines_[i].page].text, lines_[i].begin, lines_[i].end,
                 vocabulary_);
   }
 
   const ExtractedDocument& document_;
+  const std::stop_token& stop_;
   std::vector<PdfLine> lines_;
   TypeMetrics metrics_;
   Vocabulary vocabulary_;
@@ -283,22 +289,25 @@ class BlockBuilder {
 
 }  // namespace
 
-std::vector<PdfLine> pdf_lines(const ExtractedDocument& document) {
+std::vector<PdfLine> pdf_lines(const ExtractedDocument& document, const std::stop_token& stop) {
   std::vector<PdfLine> lines;
   for (std::size_t index = 0; index < document.pages.size(); ++index) {
     const ExtractedPage& page = document.pages[index];
     std::size_t next_word = 0;
     for (std::size_t begin = 0; begin < page.text.size();) {
+      throw_if_stopped(stop);
       const std::size_t end = std::min(page.text.find('\n', begin), page.text.size());
       if (end > begin) lines.push_back(make_line(page, static_cast<std::uint32_t>(index), begin, end, next_word));
       begin = end + 1;
     }
   }
-  mark_furniture(document, lines);
+  mark_furniture(document, lines, stop);
   return lines;
 }
 
-std::vector<ProseBlock> pdf_blocks(const ExtractedDocument& document) { return BlockBuilder(document).build(); }
+std::vector<ProseBlock> pdf_blocks(const ExtractedDocument& document, const std::stop_token& stop) {
+  return BlockBuilder(document, stop).build();
+}
 
 int numbered_heading_depth(std::string_view line) {
   for (const std::string_view word : {"Chapter ", "Appendix ", "Annex ", "Section ", "Part "}) {

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <stop_token>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -25,11 +26,13 @@ struct PdfLine {
   bool furniture = false;  // a repeated header or footer, or a page number
 };
 
+// Both throw ChunkingStopped.
+
 // The lines of all pages in reading order, furniture marked.
-std::vector<PdfLine> pdf_lines(const ExtractedDocument& document);
+std::vector<PdfLine> pdf_lines(const ExtractedDocument& document, const std::stop_token& stop);
 
 // Headings, paragraphs and tables of a PDF; furniture is left out.
-std::vector<ProseBlock> pdf_blocks(const ExtractedDocument& document);
+std::vector<ProseBlock> pdf_blocks(const ExtractedDocument& document, const std::stop_token& stop);
 
 // Whether a line reads like a numbered heading ("3.2 Fog signal", "Appendix B"); returns its depth, else 0.
 int numbered_heading_depth(std::string_view line);

@@ -7,6 +7,7 @@
 
 #include "markdown.h"
 #include "sentences.h"
+#include "stopping.h"
 #include "utf8.h"
 
 namespace lectern::retrieval {
@@ -80,6 +81,11 @@ void copy_words(Passage& passage, std::uint32_t page, std::string_view text, std
   passage.copy(page, text, from, end);
 }
 
+constexpr std::size_t kLongestHeading = 300;  // bytes; it is stored with each chunk below it
+
+// Words may be of any length, so the bytes of a chunk are limited too.
+std::size_t most_bytes(const ChunkOptions& options) { return std::size_t{options.max_words} * 24; }
+
 // The smallest piece that packing moves: a sentence, a piece of one that is too long, or a block kept whole.
 struct Atom {
   Passage passage;
@@ -116,15 +122,16 @@ std::vector<std::size_t> cut_points(std::string_view text, std::size_t begin, st
 }
 
 void add_sentence(std::vector<Atom>& atoms, const Passage& passage, std::size_t begin, std::size_t end, char glue,
-                  const ChunkOptions& options) {
+                  const ChunkOptions& options, const std::stop_token& stop) {
   const std::string_view text = passage.text();
   const std::size_t words = count_words(text.substr(begin, end - begin));
-  if (words <= options.max_words && end - begin <= std::size_t{options.max_words} * 24) {
+  if (words <= options.max_words && end - begin <= most_bytes(options)) {
     atoms.push_back({passage.slice(begin, end), words, glue});
     return;
   }
   // Ideographs count half a word and have no spaces, which cut_points answers with its limit of bytes.
   for (const std::size_t cut : cut_points(text, begin, end, options.max_words)) {
+    throw_if_stopped(stop);
     const bool spaced = is_space(text[begin]);
     if (spaced) ++begin;
     if (begin >= cut) continue;
@@ -136,23 +143,26 @@ void add_sentence(std::vector<Atom>& atoms, const Passage& passage, std::size_t 
   }
 }
 
-void add_paragraph(std::vector<Atom>& atoms, const Passage& passage, const ChunkOptions& options) {
+void add_paragraph(std::vector<Atom>& atoms, const Passage& passage, const ChunkOptions& options,
+                   const std::stop_token& stop) {
   std::size_t done = 0;
   bool first = true;
-  for (const auto& [begin, end] : split_sentences(passage.text())) {
+  for (const auto& [begin, end] : split_sentences(passage.text(), stop)) {
+    throw_if_stopped(stop);
     const char glue = first ? '\n' : begin > done ? ' ' : '\0';
-    add_sentence(atoms, passage, begin, end, glue, options);
+    add_sentence(atoms, passage, begin, end, glue, options, stop);
     done = end;
     first = false;
   }
 }
 
 // A block of lines stays whole up to twice the length of a code chunk.
-void add_verbatim(std::vector<Atom>& atoms, const Passage& passage, const ChunkOptions& options) {
+void add_verbatim(std::vector<Atom>& atoms, const Passage& passage, const ChunkOptions& options,
+                  const std::stop_token& stop) {
   const std::vector<std::string_view> lines = split_lines(passage.text());
   const std::size_t most_lines =
       lines.size() <= 2 * std::size_t{options.code_lines} ? lines.size() : options.code_lines;
-  const std::size_t most_bytes = 24 * std::size_t{options.max_words} * 2;
+  const std::size_t longest = 2 * most_bytes(options);
   std::size_t begin = 0, end = 0, taken = 0;
   const auto emit = [&] {
     if (end > begin) {
@@ -163,16 +173,17 @@ void add_verbatim(std::vector<Atom>& atoms, const Passage& passage, const ChunkO
     taken = 0;
   };
   for (const std::string_view line : lines) {
+    throw_if_stopped(stop);
     const auto line_begin = static_cast<std::size_t>(line.data() - passage.text().data());
-    if (taken > 0 && (taken >= most_lines || line_begin + line.size() - begin > most_bytes)) {
+    if (taken > 0 && (taken >= most_lines || line_begin + line.size() - begin > longest)) {
       emit();
       begin = line_begin;
     }
     if (taken == 0) begin = line_begin;
     end = line_begin + line.size();
     ++taken;
-    if (end - begin > most_bytes) {
-      add_sentence(atoms, passage, begin, end, '\n', options);
+    if (end - begin > longest) {
+      add_sentence(atoms, passage, begin, end, '\n', options, stop);
       begin = end;
       taken = 0;
     }
@@ -182,7 +193,8 @@ void add_verbatim(std::vector<Atom>& atoms, const Passage& passage, const ChunkO
 
 class SectionPacker {
  public:
-  SectionPacker(const ChunkOptions& options, std::vector<Chunk>& chunks) : options_(options), chunks_(chunks) {}
+  SectionPacker(const ChunkOptions& options, std::vector<Chunk>& chunks, const std::stop_token& stop)
+      : options_(options), chunks_(chunks), stop_(stop) {}
 
   void pack(const std::vector<Atom>& atoms, const std::string& heading) {
     std::size_t words_left = 0;
@@ -190,6 +202,7 @@ class SectionPacker {
     const std::size_t first_chunk = chunks_.size();
     std::size_t begin = 0;
     while (begin < atoms.size()) {
+      throw_if_stopped(stop_);
       const std::size_t end = end_of_chunk(atoms, begin, words_left);
       for (std::size_t i = begin; i < end; ++i) words_left -= atoms[i].words;
       emit(atoms, begin, end, heading, chunks_.size() > first_chunk);
@@ -211,7 +224,7 @@ class SectionPacker {
       const auto so_far = static_cast<double>(words);
       const double after = so_far + static_cast<double>(atoms[i].words) / 2;
       const bool full = words + atoms[i].words > options_.max_words ||
-                        bytes + atoms[i].passage.text().size() > std::size_t{options_.max_words} * 24 + 1;
+                        bytes + atoms[i].passage.text().size() > most_bytes(options_) + 1;
       if (i > begin && (full || (paragraph ? so_far >= 0.8 * ideal : after > ideal && so_far >= 0.8 * ideal))) return i;
       words += atoms[i].words;
       bytes += atoms[i].passage.text().size();
@@ -228,7 +241,9 @@ class SectionPacker {
     }
     if (passage.runs().empty()) return;
     const std::size_t words = count_words(passage.text());
-    if (may_join && words < options_.min_words && count_words(chunks_.back().text) + words <= options_.max_words) {
+    if (may_join && words < options_.min_words &&
+        chunks_.back().text.size() + passage.text().size() < most_bytes(options_) &&
+        count_words(chunks_.back().text) + words <= options_.max_words) {
       Passage joined = std::move(last_);
       if (atoms[begin].glue != 0) joined.join(atoms[begin].glue);
       joined.append(passage);
@@ -245,16 +260,18 @@ class SectionPacker {
 
   const ChunkOptions& options_;
   std::vector<Chunk>& chunks_;
+  const std::stop_token& stop_;
   Passage last_;
 };
 
 }  // namespace
 
-void Vocabulary::add(std::string_view text) {
+void Vocabulary::add(std::string_view text, const std::stop_token& stop) {
   constexpr std::size_t kMostWords = 200'000;
   std::size_t begin = 0;
   const auto in_word = [&](std::size_t i) { return text[i] == '-' || is_letter_at(text, i); };
   while (begin < text.size()) {
+    throw_if_stopped(stop);
     while (begin < text.size() && !in_word(begin)) ++begin;
     std::size_t end = begin;
     while (end < text.size() && in_word(end)) ++end;
@@ -296,9 +313,10 @@ void append_line(Passage& paragraph, std::uint32_t page, std::string_view page_t
   copy_words(paragraph, page, page_text, begin, end);
 }
 
-std::vector<Chunk> pack_prose(const std::vector<ProseBlock>& blocks, const ChunkOptions& options) {
+std::vector<Chunk> pack_prose(const std::vector<ProseBlock>& blocks, const ChunkOptions& options,
+                              const std::stop_token& stop) {
   std::vector<Chunk> chunks;
-  SectionPacker packer(options, chunks);
+  SectionPacker packer(options, chunks, stop);
   std::vector<Atom> atoms;
   const ProseBlock* heading = nullptr;
   const auto flush = [&] {
@@ -306,20 +324,20 @@ std::vector<Chunk> pack_prose(const std::vector<ProseBlock>& blocks, const Chunk
     atoms.clear();
   };
   for (const ProseBlock& block : blocks) {
-    if (block.kind == ProseBlockKind::kHeading) {
+    if (block.kind == ProseBlockKind::kHeading && block.heading.size() <= kLongestHeading) {
       // A heading above nothing but an equal or higher one would be lost: a slide, a caption.
       if (atoms.empty() && heading != nullptr && block.level <= heading->level) {
-        add_paragraph(atoms, heading->passage, options);
+        add_paragraph(atoms, heading->passage, options, stop);
       }
       flush();
       heading = &block;
     } else if (block.kind == ProseBlockKind::kVerbatim) {
-      add_verbatim(atoms, block.passage, options);
+      add_verbatim(atoms, block.passage, options, stop);
     } else {
-      add_paragraph(atoms, block.passage, options);
+      add_paragraph(atoms, block.passage, options, stop);
     }
   }
-  if (atoms.empty() && heading != nullptr) add_paragraph(atoms, heading->passage, options);
+  if (atoms.empty() && heading != nullptr) add_paragraph(atoms, heading->passage, options, stop);
   flush();
   return chunks;
 }

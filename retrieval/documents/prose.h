@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <stop_token>
 #include <string>
 #include <string_view>
 #include <unordered_map>
@@ -29,7 +30,8 @@ struct ProseBlock {
 // The words of a document, to tell a word broken at a line end from a compound that has a hyphen anyway.
 class Vocabulary {
  public:
-  void add(std::string_view text);
+  // Throws ChunkingStopped.
+  void add(std::string_view text, const std::stop_token& stop);
   bool prefers_hyphen(std::string_view before, std::string_view after) const;
 
  private:
@@ -41,8 +43,9 @@ class Vocabulary {
 void append_line(Passage& paragraph, std::uint32_t page, std::string_view page_text, std::size_t begin, std::size_t end,
                  const Vocabulary& vocabulary);
 
-// Packs sentences into chunks section by section.
-std::vector<Chunk> pack_prose(const std::vector<ProseBlock>& blocks, const ChunkOptions& options);
+// Packs sentences into chunks section by section. Throws ChunkingStopped.
+std::vector<Chunk> pack_prose(const std::vector<ProseBlock>& blocks, const ChunkOptions& options,
+                              const std::stop_token& stop);
 
 // Words between white space; two ideographs or kana count as one word.
 std::size_t count_words(std::string_view text);

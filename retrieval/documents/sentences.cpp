@@ -6,6 +6,7 @@
 #include <cctype>
 #include <string>
 
+#include "stopping.h"
 #include "utf8.h"
 
 namespace lectern::retrieval {
@@ -63,11 +64,14 @@ bool is_lower_beyond_ascii(char32_t code) {
 
 class Splitter {
  public:
-  explicit Splitter(std::string_view text) : text_(text) {}
+  Splitter(std::string_view text, const std::stop_token& stop) : text_(text), stop_(stop) {}
 
   std::vector<std::pair<std::size_t, std::size_t>> split() {
     std::size_t position = 0;
-    while (position < text_.size()) position = step(position);
+    while (position < text_.size()) {
+      throw_if_stopped(stop_);
+      position = step(position);
+    }
     close(text_.size(), text_.size());
     return std::move(sentences_);
   }
@@ -190,14 +194,15 @@ class Splitter {
   }
 
   std::string_view text_;
+  const std::stop_token& stop_;
   std::vector<std::pair<std::size_t, std::size_t>> sentences_;
   std::size_t start_ = 0;
 };
 
 }  // namespace
 
-std::vector<std::pair<std::size_t, std::size_t>> split_sentences(std::string_view text) {
-  return Splitter(text).split();
+std::vector<std::pair<std::size_t, std::size_t>> split_sentences(std::string_view text, const std::stop_token& stop) {
+  return Splitter(text, stop).split();
 }
 
 }  // namespace lectern::retrieval

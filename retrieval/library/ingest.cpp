@@ -77,7 +77,7 @@ class Ingest {
     tools_.sink.on_progress(progress_);
   }
 
-  void tell(IngestItem item) {
+  void tell(const IngestItem& item) {
     switch (item.outcome) {
       case IngestOutcome::kAdded:
         ++report_.added;
@@ -106,7 +106,7 @@ class Ingest {
           std::string reason = file.skip_reason;
           // Directories of code are full of empty marker files; an empty file that was named is reported as failed.
           if (reason.empty() && !file.named && file.state.bytes == 0) reason = "empty";
-          if (!reason.empty()) return tell({file.path, IngestOutcome::kSkipped, std::move(reason)});
+          if (!reason.empty()) return tell({file.path, IngestOutcome::kSkipped, reason});
           files_.push_back(file);
           all_weight_ += weight(file);
           ++progress_.files_total;
@@ -152,7 +152,8 @@ class Ingest {
 
     describe(*extracted, record);
     record.pipeline = kPipeline;
-    const std::vector<Chunk> chunks = chunk_document(*extracted);
+    const std::vector<Chunk> chunks = chunk_document(*extracted, {}, tools_.stop);
+    if (cancelled()) return {};
     auto put = tools_.store.put(record, extracted->pages, chunks, tools_.stop);
     if (!put && put.error().code == ErrorCode::kCancelled) return {};
     if (!put) return put.error();
@@ -164,7 +165,7 @@ class Ingest {
     report_.pages += item.pages;
     report_.chunks += item.chunks;
     progress_.pages_done += item.pages;
-    tell(std::move(item));
+    tell(item);
     return {};
   }
 
@@ -172,7 +173,7 @@ class Ingest {
     IngestItem item{file.path, IngestOutcome::kUnchanged, stored.record.note, stored.id};
     item.pages = stored.pages;
     item.chunks = stored.chunks;
-    tell(std::move(item));
+    tell(item);
     return {};
   }
 

@@ -67,6 +67,7 @@ class SqliteLibrary : public Library {
     return guarded(*store_, [&]() -> Result<std::vector<DocumentInfo>> {
       RETRIEVAL_TRY(std::vector<StoredDocument> stored, store_->documents());
       std::vector<DocumentInfo> infos;
+      infos.reserve(stored.size());
       for (StoredDocument& document : stored) infos.push_back(info_of(std::move(document)));
       return infos;
     });

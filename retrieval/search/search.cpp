@@ -78,6 +78,7 @@ std::vector<FusedHit> fuse(const std::vector<ChunkId>& by_words, const std::vect
   add(by_words, &FusedHit::word_rank);
   add(by_vectors, &FusedHit::vector_rank);
   std::vector<FusedHit> hits;
+  hits.reserve(fused.size());
   for (const auto& [chunk, hit] : fused) hits.push_back(hit);
   std::ranges::stable_sort(hits, [](const FusedHit& a, const FusedHit& b) { return a.score > b.score; });
   return hits;

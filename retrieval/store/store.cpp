@@ -112,12 +112,16 @@ void remove_temporary_files(const fs::path& directory) {
   }
 }
 
+void throw_if_stopped(const std::stop_token& stop) {
+  if (stop.stop_requested()) throw StoreFailure({ErrorCode::kCancelled, "Adding the document was cancelled."});
+}
+
 void insert_pages(const Database& database, DocumentId document, const std::vector<ExtractedPage>& pages,
                   const std::stop_token& stop) {
   Statement insert = database.prepare(
       "INSERT INTO pages(document_id, page, text, width, height, words, hash) VALUES (?, ?, ?, ?, ?, ?, ?)");
   for (std::size_t i = 0; i < pages.size(); ++i) {
-    if (stop.stop_requested()) throw StoreFailure({ErrorCode::kCancelled, "Adding the document was cancelled."});
+    throw_if_stopped(stop);
     const ExtractedPage& page = pages[i];
     const Packed words = pack_words(page.words);
     const ContentHash hash = page_hash(page.text, words);
@@ -134,7 +138,7 @@ void insert_chunks(const Database& database, DocumentId document, const std::vec
       "VALUES (?, ?, ?, ?, ?, ?, ?, ?)");
   Statement index = database.prepare("INSERT INTO chunks_fts(rowid, text, heading, terms) VALUES (?, ?, ?, ?)");
   for (const Chunk& chunk : chunks) {
-    if (stop.stop_requested()) throw StoreFailure({ErrorCode::kCancelled, "Adding the document was cancelled."});
+    throw_if_stopped(stop);
     const Packed runs = pack_runs(chunk.runs);
     const ContentHash hash = chunk_hash(chunk.text, runs);
     const std::string terms = index_terms(chunk.text);
@@ -147,16 +151,21 @@ void insert_chunks(const Database& database, DocumentId document, const std::vec
   }
 }
 
-std::vector<ChunkId> remove_content(const Database& database, DocumentId document) {
+// Chunk by chunk, because a document has up to a million of them and a single statement cannot be stopped.
+std::vector<ChunkId> remove_content(const Database& database, DocumentId document, const std::stop_token& stop) {
   std::vector<ChunkId> removed;
   Statement ids = database.prepare("SELECT id FROM chunks WHERE document_id = ? ORDER BY id");
   ids.bind(1, document);
   while (ids.step()) removed.push_back(ids.integer(0));
   Statement unindex = database.prepare(
       "INSERT INTO chunks_fts(chunks_fts, rowid, text, heading, terms) "
-      "SELECT 'delete', id, text, heading, terms FROM chunks WHERE document_id = ?");
-  unindex.bind(1, document).run();
-  database.prepare("DELETE FROM chunks WHERE document_id = ?").bind(1, document).run();
+      "SELECT 'delete', id, text, heading, terms FROM chunks WHERE id = ?");
+  Statement remove = database.prepare("DELETE FROM chunks WHERE id = ?");
+  for (const ChunkId chunk : removed) {
+    throw_if_stopped(stop);
+    unindex.bind(1, chunk).run();
+    remove.bind(1, chunk).run();
+  }
   database.prepare("DELETE FROM pages WHERE document_id = ?").bind(1, document).run();
   return removed;
 }
@@ -264,7 +273,7 @@ Result<PutOutcome> Store::put(const DocumentRecord& record, const std::vector<Ex
   return write([&](const Database& database) {
     PutOutcome outcome;
     if (const auto existing = find_id(database, record.path)) {
-      outcome.removed_chunks = remove_content(database, *existing);
+      outcome.removed_chunks = remove_content(database, *existing, stop);
     }
     outcome.document = put_row(database, record, pages.size(), chunks.size());
     insert_pages(database, outcome.document, pages, stop);
@@ -307,7 +316,7 @@ Result<void> Store::put_file_state(DocumentId document, const FileState& file, s
 Result<std::vector<ChunkId>> Store::remove(DocumentId document) {
   return write([&](const Database& database) {
     require_document(database, document);
-    std::vector<ChunkId> removed = remove_content(database, document);
+    std::vector<ChunkId> removed = remove_content(database, document, {});
     database.prepare("DELETE FROM documents WHERE id = ?").bind(1, document).run();
     return removed;
   });

@@ -4,9 +4,11 @@
 
 #include <csignal>
 #include <filesystem>
+#include <limits>
 #include <set>
 #include <string>
 
+#include "bert_folder.h"
 #include "cli_process.h"
 #include "support/scratch.h"
 
@@ -93,6 +95,19 @@ TEST_F(CommandLineTest, SecondIngestChangesNothing) {
   EXPECT_EQ(again.code, 0);
   EXPECT_EQ(again.json()["report"]["unchanged"], 2);
   EXPECT_EQ(again.json()["report"]["added"], 0);
+}
+
+TEST_F(CommandLineTest, SaysWhenTheEmbeddingModelFails) {
+  const fs::path file = m_files.write("mast.txt", "The signal mast was raised in 1874.\n");
+  writeBert(m_data.path() / "models" / "all-MiniLM-L6-v2", std::numeric_limits<float>::quiet_NaN(),
+            "[PAD]\n[UNK]\n[CLS]\n[SEP]\n");
+  const Finished finished = m_cli.run({"ingest", file.string()});
+  EXPECT_EQ(finished.code, 0) << "the document is kept";
+  EXPECT_THAT(finished.out, HasSubstr("1 added"));
+  EXPECT_THAT(finished.err, HasSubstr("by words alone"));
+  EXPECT_EQ(finished.errorLines(), 1U) << finished.err;
+  const json report = m_cli.run({"ingest", "--json", file.string()}).json()["report"];
+  EXPECT_NE(report.value("embedding_error", ""), "") << report;
 }
 
 TEST_F(CommandLineTest, SearchSaysWhereAndWhy) {

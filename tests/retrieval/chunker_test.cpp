@@ -125,6 +125,18 @@ TEST(ChunkProse, CutsTextWithoutSpaces) {
   EXPECT_EQ(all, text);
 }
 
+// One word, however long, and pieces of it must not be joined again.
+TEST(ChunkProse, BoundsTheBytesOfAChunk) {
+  for (const DocumentKind kind : {DocumentKind::kText, DocumentKind::kMarkdown}) {
+    ExtractedDocument source;
+    source.kind = kind;
+    source.pages.emplace_back().text = std::string(1'000'000, 'a');
+    const std::vector<Chunk> chunks = chunks_of(source);
+    EXPECT_GT(chunks.size(), 200U);
+    for (const Chunk& chunk : chunks) EXPECT_LE(chunk.text.size(), 180U * 24 + 1);
+  }
+}
+
 TEST(ChunkProse, DoesNotCrossHeadings) {
   const auto source = document(
       "a.txt", "1 First part\n\n" + sentences(3, "A cat") + "\n\n2 Second part\n\n" + sentences(3, "A dog") + "\n");
@@ -170,6 +182,17 @@ TEST(ChunkMarkdown, FollowsHeadingsAndKeepsCodeWhole) {
   ASSERT_NE(holder, chunks.end());
   EXPECT_THAT(holder->text, HasSubstr(code));
   EXPECT_EQ(holder->heading, "Code");
+}
+
+// A heading is stored with each chunk below it.
+TEST(ChunkMarkdown, ReadsAnEndlessHeadingAsText) {
+  const std::string endless = sentences(200, "A heading");
+  for (const std::string& start : {"# " + endless, endless + "\n==="}) {
+    const std::vector<Chunk> chunks = chunks_of(document("a.md", start + "\n\n" + sentences(20, "The text")));
+    EXPECT_THAT(joined(chunks),
+                AllOf(HasSubstr("A heading number 200 stands"), HasSubstr("The text number 20 stands")));
+    for (const Chunk& chunk : chunks) EXPECT_LE(chunk.heading.size(), 300U);
+  }
 }
 
 TEST(ChunkMarkdown, DropsQuoteMarksAndRules) {
@@ -296,6 +319,20 @@ TEST(ChunkSamples, HoldEveryAnswerInOneChunk) {
                                     [&](const TextRun& r) { return std::size_t{r.chunk_offset} + r.length > at; });
       EXPECT_EQ(run->page + 1, question["page"].get<std::uint32_t>()) << sentence;
     }
+  }
+}
+
+TEST(Chunks, AreNotCutOnceStopped) {
+  std::stop_source source;
+  source.request_stop();
+  for (const DocumentKind kind :
+       {DocumentKind::kPdf, DocumentKind::kText, DocumentKind::kMarkdown, DocumentKind::kCode}) {
+    ExtractedDocument text;
+    text.kind = kind;
+    text.language = "cpp";
+    text.pages.emplace_back().text = sentences(300, "The boat");
+    EXPECT_TRUE(chunk_document(text, {}, source.get_token()).empty());
+    EXPECT_FALSE(chunk_document(text, {}, {}).empty());
   }
 }
 

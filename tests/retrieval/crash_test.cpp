@@ -123,7 +123,10 @@ class CrashTest : public testing::Test {
       EXPECT_GE(stored[name], version) << name << " fell back";
     }
     fakes::HashingEmbedder embedder(16);
-    EXPECT_TRUE((*library)->search("sentence", {}, &embedder, {}));
+    const auto hits = (*library)->search("sentence", {.limit = 1000, .documents = {}}, &embedder, {});
+    ASSERT_TRUE(hits) << hits.error().message;
+    EXPECT_EQ(std::ranges::count_if(*hits, [](const SearchHit& hit) { return hit.vector_rank > 0; }),
+              (*library)->status()->embedded_chunks);
   }
 
   void check_file() {
@@ -168,6 +171,14 @@ TEST_F(CrashTest, NothingAcknowledgedIsLostAndNothingIsHalf) {
   RecordProperty("acknowledged", acknowledgements_);
   EXPECT_FALSE(run_and_kill(std::chrono::seconds(3))) << "the last run is left to finish";
   check_documents();
+}
+
+// What a killed process wrote stays in the system's memory, so the test above cannot tell whether power may fail.
+TEST(PowerLoss, WriterWaitsForTheDisk) {
+  const test::Scratch scratch;
+  const Database database(scratch / "library.sqlite", Database::Role::kWriter);
+  constexpr std::int64_t kFull = 2;
+  EXPECT_EQ(database.integer("PRAGMA synchronous"), kFull);
 }
 
 }  // namespace

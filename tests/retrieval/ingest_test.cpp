@@ -331,6 +331,32 @@ TEST_F(IngestTest, CancelKeepsWhatWasCommitted) {
   EXPECT_EQ(ingest({scratch / "d"}).added, 15);
 }
 
+// The promise: every long operation ends within 200 ms of being asked, wherever it is.
+TEST_F(IngestTest, CancelInsideALargeTextEndsAtOnceAndStoresNothingOfIt) {
+  std::string text;
+  while (text.size() < 8'000'000) text += "Line " + std::to_string(text.size()) + " tells of the cold sea.\nAnd more. ";
+  scratch.write("large.txt", text);
+  for (const int milliseconds : {1, 60, 150, 400}) {
+    std::stop_source source;
+    std::chrono::steady_clock::time_point asked;
+    std::jthread canceller;
+    extractor.on_extract = [&](const fs::path&) {
+      canceller = std::jthread([&] {
+        std::this_thread::sleep_for(std::chrono::milliseconds(milliseconds));
+        asked = std::chrono::steady_clock::now();
+        source.request_stop();
+      });
+    };
+    const IngestReport report = ingest({scratch / "large.txt"}, nullptr, source.get_token());
+    const auto ended = std::chrono::steady_clock::now();
+    canceller.join();
+    EXPECT_TRUE(report.cancelled);
+    EXPECT_LT(std::chrono::duration<double>(ended - asked).count(), 0.2) << milliseconds << " ms after reading began";
+    EXPECT_EQ(library->status()->documents, 0);
+    EXPECT_TRUE(search("sea").empty());
+  }
+}
+
 TEST_F(IngestTest, ProgressCountsAndEstimates) {
   for (int i = 0; i < 10; ++i) scratch.write("d/" + std::to_string(i) + ".txt", "text");
   bool estimated = false;

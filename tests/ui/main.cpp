@@ -23,6 +23,7 @@ int main(int argc, char** argv) {
   if (qEnvironmentVariableIsEmpty("QT_QPA_PLATFORM")) qputenv("QT_QPA_PLATFORM", "offscreen");
   qInstallMessageHandler(onlyRealMessages);
   testing::InitGoogleTest(&argc, argv);
+  if (testing::GTEST_FLAG(list_tests)) return RUN_ALL_TESTS();  // the build asks for the names
   QApplication application(argc, argv);
   lectern::ui::EnglishPlurals english;
   QApplication::installTranslator(&english);

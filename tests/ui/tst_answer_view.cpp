@@ -185,6 +185,24 @@ INSTANTIATE_TEST_SUITE_P(
         std::pair("emphasis", QStringLiteral("*a **b ").repeated(10'000)), std::pair("random", randomMarkup())),
     [](const auto& param) { return std::string(param.param.first); });
 
+// However dense they are, and none is lost.
+TEST(AnswerView, RendersFewMarksInOneUpdate) {
+  constexpr int kMarks = 1000;
+  AnswerView view;
+  view.resize(500, 400);
+  view.show();
+  qsizetype before = 0;
+  QObject::connect(&view, &AnswerView::rendered, &view, [&] {
+    const qsizetype links = referencesOf(view).links.size();
+    EXPECT_LE(links - before, 64);
+    before = links;
+  });
+  view.append(QStringLiteral("[1]").repeated(kMarks));
+  view.finish();
+  ASSERT_TRUE(QTest::qWaitFor([&] { return view.complete(); }, kPatienceMs));
+  EXPECT_EQ(view.toPlainText().remove(u'\n'), QStringLiteral("[1]").repeated(kMarks));
+}
+
 TEST(AnswerView, StreamingGivesTheSameTextAsRenderingAtOnce) {
   const QString markdown = QStringLiteral(
       "First paragraph with a mark [1] and *emphasis*.\n\n- one [2]\n- two\n\nAfter the list [1].\n\n"

@@ -105,6 +105,19 @@ TEST(Window, BadFilesAreNamedWithTheReason) {
       << problem.data(kDetailRole).toString().toStdString();
 }
 
+TEST(Window, AFailingEmbedderIsToldBesideBadFiles) {
+  WindowDriver driver(quoting(kSentence), std::make_shared<BrokenEmbedder>());
+  const auto good = driver.world.scratch.write("in/good.txt", "A sentence that can be found.\n");
+  const auto* notice = driver.window.libraryPanel()->findChild<NoticeBar*>();
+  driver.drop({good});
+  ASSERT_TRUE(driver.waitForIngest());
+  EXPECT_TRUE(notice->text().contains(QStringLiteral("the embedder broke"))) << notice->text().toStdString();
+  driver.drop({driver.world.scratch.write("in/empty.txt", "")});
+  ASSERT_TRUE(driver.waitForIngest());
+  EXPECT_TRUE(notice->text().contains(QStringLiteral("1 file"))) << notice->text().toStdString();
+  EXPECT_TRUE(notice->text().contains(QStringLiteral("the embedder broke"))) << notice->text().toStdString();
+}
+
 TEST(Window, SearchFindsPassagesAndOpensThem) {
   WindowDriver driver(quoting(kSentence));
   driver.drop({kHandbook});

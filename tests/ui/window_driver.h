@@ -32,7 +32,8 @@ inline const std::filesystem::path kHandbook = std::filesystem::path(LECTERN_SAM
 
 class WindowDriver {
  public:
-  explicit WindowDriver(PacedGenerator::Reply reply) : world(std::move(reply)), window(world.services, nullptr) {
+  explicit WindowDriver(PacedGenerator::Reply reply, std::shared_ptr<retrieval::Embedder> embedder = nullptr)
+      : world(std::move(reply), std::move(embedder)), window(world.services, nullptr) {
     window.resize(1280, 800);
     window.show();
   }

@@ -7,6 +7,7 @@
 #include <filesystem>
 #include <functional>
 #include <memory>
+#include <span>
 #include <sstream>
 #include <string>
 #include <thread>
@@ -24,6 +25,16 @@ class InProcessExtractor : public retrieval::Extractor {
   retrieval::Result<retrieval::ExtractedDocument> extract(const std::filesystem::path& file,
                                                           std::stop_token stop) override {
     return retrieval::extract_file(file, {}, stop);
+  }
+};
+
+class BrokenEmbedder : public retrieval::Embedder {
+ public:
+  int dimension() const override { return 4; }
+  std::string model_id() const override { return "broken"; }
+  retrieval::Result<std::vector<std::vector<float>>> embed(std::span<const std::string> /*texts*/,
+                                                           std::stop_token /*stop*/) override {
+    return retrieval::Error{retrieval::ErrorCode::kGenerator, "the embedder broke."};
   }
 };
 
@@ -85,9 +96,11 @@ class PacedGenerator : public retrieval::Generator {
 
 // Services as the program would fill them; `generator` stays reachable for the test.
 struct WindowServices {
-  explicit WindowServices(PacedGenerator::Reply reply) : generator(std::make_shared<PacedGenerator>(std::move(reply))) {
+  explicit WindowServices(PacedGenerator::Reply reply, std::shared_ptr<retrieval::Embedder> embedder = nullptr)
+      : generator(std::make_shared<PacedGenerator>(std::move(reply))) {
     services.library = retrieval::Library::open(scratch.path() / "library").value();
     services.extractor = std::make_shared<InProcessExtractor>();
+    services.embedder = std::move(embedder);
     services.openModel = [generator = generator](const std::filesystem::path&, std::stop_token) {
       return retrieval::Result<OpenedModel>(OpenedModel{generator, {}, QStringLiteral("follows a script")});
     };

@@ -45,6 +45,10 @@ struct GeneratedText {
   GenerateFinish finish = GenerateFinish::kStop;
   std::int64_t prompt_tokens = 0;
   std::int64_t generated_tokens = 0;
+  std::int64_t reused_tokens = 0;    // of the prompt, that were read for an earlier question
+  std::int64_t drafted_tokens = 0;   // guessed ahead
+  std::int64_t accepted_tokens = 0;  // of those, found right
+  double rope_factor = 1;            // above 1: a text longer than the model was trained for
   double prefill_seconds = 0;
   double decode_seconds = 0;
 };

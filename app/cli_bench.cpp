@@ -1,0 +1,135 @@
+// SPDX-License-Identifier: GPL-3.0-or-later
+// bench
+#include <cmath>
+#include <string>
+#include <utility>
+
+#include "cli_commands.h"
+#include "cli_json.h"
+#include "cli_measure.h"
+#include "composition.h"
+
+namespace lectern::app {
+namespace {
+
+constexpr double kGiga = 1e9;
+
+Json machineJson(const engine::MachineRates& machine) {
+  Json json = {{"read_gigabytes_per_second", machine.read_bytes_per_second / kGiga},
+               {"f32_gigaflops", machine.f32_operations_per_second / kGiga}};
+  if (machine.bf16_operations_per_second > 0) json["bf16_gigaflops"] = machine.bf16_operations_per_second / kGiga;
+  if (machine.int8_operations_per_second > 0) json["int8_gigaops"] = machine.int8_operations_per_second / kGiga;
+  return json;
+}
+
+Json draftsJson(const engine::DraftReport& drafts) {
+  Json json = {{"most_drafts", drafts.most_drafts}, {"prompt_tokens", drafts.prompt_tokens}, {"tokens", drafts.tokens},
+               {"drafted", drafts.drafted},         {"accepted", drafts.accepted},           {"gain", drafts.gain()},
+               {"same_tokens", drafts.same_tokens}};
+  if (drafts.drafted > 0) {
+    json["acceptance"] = static_cast<double>(drafts.accepted) / static_cast<double>(drafts.drafted);
+  }
+  put(json, "plain_tokens_per_second", drafts.plain_tokens_per_second);
+  put(json, "tokens_per_second", drafts.tokens_per_second);
+  return json;
+}
+
+Json benchJson(const engine::BenchReport& report) {
+  Json json = {{"model", report.model},
+               {"architecture", report.architecture},
+               {"parameters", report.parameters},
+               {"weight_bytes", report.weight_bytes},
+               {"threads", report.threads},
+               {"kv", name(report.kv_type)},
+               {"prefill_tokens", report.options.prefill_tokens},
+               {"decode_tokens", report.options.decode_tokens},
+               {"depth_tokens", report.options.depth_tokens},
+               {"synthetic_depth", report.options.synthetic_depth},
+               {"batch", report.options.sequences},
+               {"repeat", report.options.repeats},
+               {"chunk_tokens", report.prefill_chunk_tokens},
+               {"load_seconds", report.load_seconds},
+               {"depth_seconds", report.depth_seconds}};
+  put(json, "prefill_tokens_per_second", report.prefill_tokens_per_second);
+  put(json, "decode_tokens_per_second", report.decode_tokens_per_second);
+  json["decode_bytes_per_pass"] = std::llround(report.decode_bytes_per_pass);
+  json["decode_gigabytes_per_second"] = report.decode_bytes_per_second / kGiga;
+  json["prefill_gigaflops"] = report.prefill_operations_per_second / kGiga;
+  json["machine"] = machineJson(report.machine);
+  if (report.drafts) json["drafts"] = draftsJson(*report.drafts);
+  json["memory"] = toJson(report.memory);
+  json["sequence_bytes"] = report.sequence_bytes;
+  json["peak_resident_bytes"] = report.peak_resident_bytes;
+  json["logits_fingerprint"] = report.logits_fingerprint;
+  json["top_token"] = report.top_token;
+  json["repeatable"] = report.repeatable;
+  return json;
+}
+
+std::string spreadText(const engine::Spread& spread) {
+  return threeDigits(spread.median) + " tokens/s (" + threeDigits(spread.least) + " to " + threeDigits(spread.most) +
+         ")";
+}
+
+std::string draftsText(const engine::DraftReport& drafts) {
+  std::string text = "Guessing ahead  " + spreadText(drafts.tokens_per_second) + ", " + threeDigits(drafts.gain()) +
+                     " times as fast as without; " + std::to_string(drafts.accepted) + " of " +
+                     std::to_string(drafts.drafted) + " guesses right\n";
+  if (!drafts.same_tokens) text += "                WRONG: it changed the text\n";
+  return text;
+}
+
+std::string benchText(const engine::BenchReport& report) {
+  const engine::MachineRates& machine = report.machine;
+  const engine::BenchOptions& options = report.options;
+  std::string text = printableLine(report.model) + " (" + report.architecture + ", " +
+                     byteCount(static_cast<double>(report.weight_bytes)) + "), " + counted(report.threads, "thread") +
+                     ", opened in " + threeDigits(report.load_seconds) + " s\n";
+  if (options.depth_tokens > 0) {
+    text += "Depth           " + std::to_string(options.depth_tokens) + " tokens" +
+            (options.synthetic_depth ? " of random keys and values\n"
+                                     : ", read in " + threeDigits(report.depth_seconds) + " s\n");
+  }
+  text += "Reading         " + spreadText(report.prefill_tokens_per_second) + ", " +
+          threeDigits(report.prefill_operations_per_second / kGiga) + " GFLOP/s; the machine reaches " +
+          threeDigits(machine.f32_operations_per_second / kGiga) + " in f32";
+  if (machine.bf16_operations_per_second > 0) {
+    text += ", " + threeDigits(machine.bf16_operations_per_second / kGiga) + " in bf16";
+  }
+  if (machine.int8_operations_per_second > 0) {
+    text += ", " + threeDigits(machine.int8_operations_per_second / kGiga) + " in int8";
+  }
+  text += "\nWriting         " + spreadText(report.decode_tokens_per_second);
+  if (options.sequences > 1) text += " of " + std::to_string(options.sequences) + " sequences together";
+  text += ", " + threeDigits(report.decode_bytes_per_second / kGiga) + " GB/s; the machine reads " +
+          threeDigits(machine.read_bytes_per_second / kGiga) + " GB/s\n";
+  if (report.drafts) text += draftsText(*report.drafts);
+  text += "Memory          " + byteCount(static_cast<double>(report.peak_resident_bytes)) + " at most, " +
+          byteCount(static_cast<double>(report.sequence_bytes)) + " for a sequence\n";
+  text += "Last logits     " + report.logits_fingerprint + ", token " + std::to_string(report.top_token) +
+          (report.repeatable ? "\n" : ", NOT the same in every run\n");
+  return text;
+}
+
+}  // namespace
+
+ExitCode runBench(const CommandContext& context) {
+  const CliOptions& cli = context.options;
+  const auto model = findModel(context.locations, cli.model);
+  if (!model.ok()) return fail(context, model.error());
+  engine::BenchOptions options;
+  options.engine = engineOptions(cli);
+  options.prefill_tokens = cli.measure.prefillTokens;
+  options.decode_tokens = cli.measure.decodeTokens;
+  options.depth_tokens = cli.measure.depthTokens;
+  options.synthetic_depth = cli.measure.syntheticDepth;
+  options.sequences = cli.measure.batch;
+  options.repeats = cli.measure.repeat;
+  const auto report = engine::run_bench(*model, options, progressOn(context, "Measuring"), context.interrupt.token());
+  if (!report.ok()) return fail(context, report.error());
+  context.terminal.endProgress();
+  context.terminal.write(cli.json ? dump(benchJson(*report)) : benchText(*report));
+  return kExitOk;
+}
+
+}  // namespace lectern::app

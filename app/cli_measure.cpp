@@ -1,0 +1,101 @@
+// SPDX-License-Identifier: GPL-3.0-or-later
+#include "cli_measure.h"
+
+#include <algorithm>
+#include <array>
+#include <cmath>
+#include <cstdio>
+
+namespace lectern::app {
+namespace {
+
+retrieval::ErrorCode codeOf(engine::ErrorCode code) {
+  switch (code) {
+    case engine::ErrorCode::kInvalidArgument:
+      return retrieval::ErrorCode::kInvalidArgument;
+    case engine::ErrorCode::kNotFound:
+      return retrieval::ErrorCode::kNotFound;
+    case engine::ErrorCode::kCorrupt:
+      return retrieval::ErrorCode::kCorrupt;
+    case engine::ErrorCode::kIo:
+      return retrieval::ErrorCode::kStorage;
+    case engine::ErrorCode::kCancelled:
+      return retrieval::ErrorCode::kCancelled;
+    default:
+      return retrieval::ErrorCode::kGenerator;
+  }
+}
+
+}  // namespace
+
+std::string mixHelp() {
+  std::string names;
+  for (const engine::MixInfo& mix : engine::quantisation_mixes()) names += (names.empty() ? "" : ", ") + mix.name;
+  return "Types of the weights: " + names;
+}
+
+engine::EngineOptions engineOptions(const CliOptions& options) {
+  engine::EngineOptions engine;
+  engine.threads = options.threads;
+  engine.context_tokens = options.measure.contextTokens;
+  engine.prefill_chunk_tokens = options.measure.chunkTokens;
+  engine.rope_factor = options.measure.ropeFactor;
+  engine.draft_tokens = options.measure.draftTokens;
+  if (options.measure.kv == "f32") engine.kv_type = engine::KvType::kF32;
+  if (options.measure.kv == "q8") engine.kv_type = engine::KvType::kQ8;
+  return engine;
+}
+
+ExitCode fail(const CommandContext& context, const engine::Error& error) {
+  context.terminal.endProgress();
+  const bool cancelled = error.code == engine::ErrorCode::kCancelled;
+  return fail(context, retrieval::Error{codeOf(error.code), error.message}, cancelled ? kExitInterrupted : kExitError);
+}
+
+engine::TaskSink progressOn(const CommandContext& context, const std::string& verb) {
+  return [&context, verb](const engine::TaskProgress& progress) {
+    std::string line = verb;
+    if (progress.total > 0) {
+      const double share = static_cast<double>(progress.done) / static_cast<double>(progress.total);
+      line += " " + std::to_string(std::lround(std::floor(100 * share))) + " %";
+      if (progress.done > 0 && progress.seconds >= 1) {
+        line += ", " + duration(progress.seconds * (1 - share) / share) + " left";
+      }
+    }
+    context.terminal.progress(line + ": " + printableLine(progress.item));
+  };
+}
+
+const char* name(engine::KvType type) {
+  switch (type) {
+    case engine::KvType::kF32:
+      return "f32";
+    case engine::KvType::kQ8:
+      return "q8";
+    case engine::KvType::kBF16:
+      break;
+  }
+  return "bf16";
+}
+
+Json toJson(const engine::MemoryPlan& memory) {
+  return {{"total_bytes", memory.total()}, {"weights_bytes", memory.weights}, {"kv_cache_bytes", memory.kv_cache},
+          {"state_bytes", memory.state},   {"scratch_bytes", memory.scratch}, {"limit_bytes", memory.limit}};
+}
+
+void put(Json& json, const std::string& prefix, const engine::Spread& spread) {
+  json[prefix] = spread.median;
+  json[prefix + "_least"] = spread.least;
+  json[prefix + "_most"] = spread.most;
+}
+
+std::string threeDigits(double number) {
+  std::array<char, 64> text{};
+  const int decimals = std::abs(number) >= 100 ? 0 : std::abs(number) >= 10 ? 1 : 2;
+  std::snprintf(text.data(), text.size(), "%.*f", decimals, number);
+  return text.data();
+}
+
+std::string percent(double share) { return threeDigits(100 * share) + " %"; }
+
+}  // namespace lectern::app

@@ -1,0 +1,156 @@
+// SPDX-License-Identifier: GPL-3.0-or-later
+// The commands that look at, convert, compare and measure models, on the bundled one.
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <chrono>
+#include <csignal>
+#include <filesystem>
+#include <iterator>
+#include <string>
+#include <thread>
+
+#include "cli_process.h"
+#include "support/scratch.h"
+
+namespace lectern::app {
+namespace {
+
+namespace fs = std::filesystem;
+using nlohmann::json;
+using testing::HasSubstr;
+
+class ModelCommandTest : public testing::Test {
+ protected:
+  void SetUp() override {
+    if (!fs::exists(nano() / "config.json")) GTEST_SKIP() << "this checkout has no bundled model";
+  }
+
+  static fs::path nano() { return fs::path(LECTERN_RESOURCES) / "models" / "nano"; }
+  std::string file(const std::string& name) const { return (m_files.path() / name).string(); }
+
+  // A quarter of the model's size.
+  std::string quantised() {
+    const Finished made = m_cli.run({"model", "quantize", "nano", file("small.gguf"), "--mix", "Q4_0", "--quiet"});
+    EXPECT_EQ(made.code, 0) << made.err;
+    return file("small.gguf");
+  }
+
+  test::Scratch m_files;
+  test::Scratch m_data;
+  Cli m_cli{m_data.path()};
+};
+
+TEST_F(ModelCommandTest, InfoSaysWhatAModelIs) {
+  const Finished text = m_cli.run({"model", "info", "nano"});
+  EXPECT_EQ(text.code, 0) << text.err;
+  EXPECT_THAT(text.out, testing::AllOf(HasSubstr("qwen3_next"), HasSubstr("MTP"), HasSubstr("Context")));
+  const json info = m_cli.run({"model", "info", nano().string(), "--json", "--tensors"}).json();
+  EXPECT_EQ(info["format"], "safetensors");
+  EXPECT_GT(info["parameters"], 1'000'000);
+  EXPECT_GT(info["tokenizer_tokens"], 0);
+  EXPECT_LT(info["active_parameters"], info["parameters"]);
+  EXPECT_FALSE(info["tensors"].empty());
+  EXPECT_GT(info["memory"][0]["total_bytes"], info["weight_bytes"]);
+}
+
+TEST_F(ModelCommandTest, AConvertedModelIsSoundAndAnswersLikeItsSource) {
+  const Finished made = m_cli.run({"model", "convert", "nano", file("nano.gguf"), "--json"});
+  ASSERT_EQ(made.code, 0) << made.err;
+  EXPECT_EQ(made.json()["mix"], "BF16");
+  EXPECT_TRUE(made.json()["mtp"]);
+  EXPECT_EQ(made.json()["file_bytes"], fs::file_size(file("nano.gguf")));
+
+  const Finished checked = m_cli.run({"model", "verify", file("nano.gguf"), "--json"});
+  EXPECT_EQ(checked.code, 0) << checked.out;
+  EXPECT_TRUE(checked.json()["sound"]);
+
+  const Finished compared = m_cli.run({"model", "compare", "nano", file("nano.gguf"), "--decode", "4", "--json"});
+  ASSERT_EQ(compared.code, 0) << compared.err;
+  EXPECT_GT(compared.json()["agreement"]["same_top_token"], 0.999);
+  EXPECT_LT(compared.json()["agreement"]["mean_kl_divergence"], 1e-5);
+}
+
+TEST_F(ModelCommandTest, AskTakesAGgufFile) {
+  m_files.write("text/mast.txt", "The mast of the ship was raised in 1907 by two brothers.\n");
+  ASSERT_EQ(m_cli.run({"ingest", "--no-embeddings", file("text")}).code, 0);
+  const Finished answered = m_cli.run(
+      {"ask", "--no-embeddings", "--json", "--model", quantised(), "--max-tokens", "8", "When was the mast raised?"});
+  EXPECT_EQ(answered.code, 0) << answered.err;
+  EXPECT_EQ(answered.json()["model"], "small");
+}
+
+TEST_F(ModelCommandTest, BenchGivesTheFieldsThatOtherProgramsRead) {
+  const Finished run = m_cli.run({"bench", "--model", quantised(), "--threads", "1", "--prefill", "24", "--decode", "6",
+                                  "--depth", "40", "--batch", "2", "--repeat", "2", "--draft", "2", "--json"});
+  ASSERT_EQ(run.code, 0) << run.err;
+  const json result = run.json();
+  for (const char* field : {"prefill_tokens_per_second", "decode_tokens_per_second", "decode_gigabytes_per_second",
+                            "prefill_gigaflops", "peak_resident_bytes"}) {
+    ASSERT_TRUE(result.contains(field)) << field;
+    EXPECT_GT(result[field], 0) << field;
+  }
+  EXPECT_GT(result["machine"]["read_gigabytes_per_second"], 0);
+  EXPECT_EQ(result["threads"], 1);
+  EXPECT_EQ(result["depth_tokens"], 40);
+  EXPECT_TRUE(result["repeatable"]);
+  EXPECT_TRUE(result["drafts"]["same_tokens"]);
+  EXPECT_EQ(result["logits_fingerprint"].get<std::string>().size(), 16U);
+}
+
+TEST_F(ModelCommandTest, RulerReportsEveryTask) {
+  const Finished run = m_cli.run({"eval", "ruler", "--model", "nano", "--lengths", "1024", "--samples", "1", "--tasks",
+                                  "needle,variable_tracking", "--json"});
+  ASSERT_EQ(run.code, 0) << run.err;
+  const json result = run.json();
+  EXPECT_TRUE(result["complete"]);
+  ASSERT_EQ(result["results"].size(), 2U);
+  for (const json& cell : result["results"]) {
+    EXPECT_GE(cell["score"], 0);
+    EXPECT_LE(cell["mean_prompt_tokens"], 1024);
+    EXPECT_GT(cell["mean_prompt_tokens"], 850);
+  }
+  EXPECT_EQ(m_cli.run({"eval", "ruler", "--tasks", "juggling"}).code, 2);
+}
+
+TEST_F(ModelCommandTest, RulerKeepsWhatWasFinishedWhenStopped) {
+  Cli::Running running = m_cli.start({"eval", "ruler", "--model", "nano", "--samples", "1000", "--json"});
+  std::this_thread::sleep_for(std::chrono::milliseconds(700));
+  running.signal(SIGINT);
+  const Finished finished = running.finish();
+  EXPECT_EQ(finished.code, 130) << finished.err;
+  if (finished.out.empty()) GTEST_SKIP() << "it was still loading the model";
+  EXPECT_FALSE(finished.json()["complete"]);
+}
+
+TEST_F(ModelCommandTest, MistakesAreSentences) {
+  const Finished mix = m_cli.run({"model", "quantize", "nano", file("x.gguf"), "--mix", "Q9"});
+  EXPECT_EQ(mix.code, 1);
+  EXPECT_THAT(mix.err, HasSubstr("Q4_K_M"));
+  EXPECT_EQ(m_cli.run({"model", "quantize", "nano", quantised()}).code, 1);  // exists
+  EXPECT_EQ(m_cli.run({"model", "quantize", "nano", file("small.gguf"), "--force", "--mix", "Q8_0"}).code, 0);
+  EXPECT_EQ(m_cli.run({"model", "info", file("none.gguf")}).code, 1);
+  m_files.write("broken.gguf", "GGUF and nothing else");
+  const Finished broken = m_cli.run({"model", "verify", file("broken.gguf")});
+  EXPECT_EQ(broken.code, 1);
+  EXPECT_EQ(broken.errorLines(), 1U) << broken.err;
+  EXPECT_EQ(m_cli.run({"model"}).code, 2);
+  EXPECT_EQ(m_cli.run({"bench", "--kv", "q3"}).code, 2);
+  EXPECT_EQ(m_cli.run({"bench", "--depth", "9999999", "--model", "nano"}).code, 1);
+}
+
+TEST_F(ModelCommandTest, StoppingAConversionLeavesNothing) {
+  Cli::Running running =
+      m_cli.start({"model", "quantize", "nano", file("stopped.gguf"), "--mix", "Q2_K", "--threads", "1"});
+  for (int i = 0; i < 1000 && fs::is_empty(m_files.path()); ++i) {  // until it writes
+    std::this_thread::sleep_for(std::chrono::milliseconds(5));
+  }
+  running.signal(SIGINT);
+  const Finished finished = running.finish();
+  if (finished.code == 0) GTEST_SKIP() << "the conversion was faster";
+  EXPECT_EQ(finished.code, 130) << finished.err;
+  EXPECT_TRUE(fs::is_empty(m_files.path()));
+}
+
+}  // namespace
+}  // namespace lectern::app
