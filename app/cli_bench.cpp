@@ -49,6 +49,7 @@ Json benchJson(const engine::BenchReport& report) {
                {"repeat", report.options.repeats},
                {"chunk_tokens", report.prefill_chunk_tokens},
                {"load_seconds", report.load_seconds},
+               {"copy_seconds", report.copy_seconds},
                {"depth_seconds", report.depth_seconds}};
   put(json, "prefill_tokens_per_second", report.prefill_tokens_per_second);
   put(json, "decode_tokens_per_second", report.decode_tokens_per_second);
@@ -84,7 +85,9 @@ std::string benchText(const engine::BenchReport& report) {
   const engine::BenchOptions& options = report.options;
   std::string text = printableLine(report.model) + " (" + report.architecture + ", " +
                      byteCount(static_cast<double>(report.weight_bytes)) + "), " + counted(report.threads, "thread") +
-                     ", opened in " + threeDigits(report.load_seconds) + " s\n";
+                     ", opened in " + threeDigits(report.load_seconds) + " s";
+  if (report.copy_seconds > 0) text += ", copied into memory in " + threeDigits(report.copy_seconds) + " s";
+  text += "\n";
   if (options.depth_tokens > 0) {
     text += "Depth           " + std::to_string(options.depth_tokens) + " tokens" +
             (options.synthetic_depth ? " of random keys and values\n"

@@ -179,6 +179,11 @@ class CommandLine {
 
   void addEngineOptions(CLI::App& command) {
     MeasureOptions& measure = m_options.measure;
+    command
+        .add_option("--weights", measure.weights,
+                    "Where weights are read: mapped file, copy in memory, or as there is room")
+        ->check(CLI::IsMember({"auto", "map", "copy"}))
+        ->capture_default_str();
     command.add_option("--kv", measure.kv, "How keys and values are kept")
         ->capture_default_str()
         ->check(CLI::IsMember({"f32", "bf16", "q8"}));

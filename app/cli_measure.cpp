@@ -41,6 +41,8 @@ engine::EngineOptions engineOptions(const CliOptions& options) {
   engine.prefill_chunk_tokens = options.measure.chunkTokens;
   engine.rope_factor = options.measure.ropeFactor;
   engine.draft_tokens = options.measure.draftTokens;
+  if (options.measure.weights == "map") engine.weights = engine::WeightPlacement::kMapped;
+  if (options.measure.weights == "copy") engine.weights = engine::WeightPlacement::kCopied;
   if (options.measure.kv == "f32") engine.kv_type = engine::KvType::kF32;
   if (options.measure.kv == "q8") engine.kv_type = engine::KvType::kQ8;
   return engine;

@@ -23,7 +23,7 @@ namespace {
 constexpr int kFrameMs = 34;              // under thirty updates a second
 constexpr int kCatchUpMs = 4;             // between updates once everything has arrived
 constexpr qsizetype kShortestStep = 256;  // characters rendered in one update; adapts to what they cost
-constexpr qsizetype kLongestStep = 8192;
+constexpr qsizetype kLongestStep = 4096;
 constexpr qsizetype kMostBrackets = 64;  // of one update: a mark, link or image costs as much as many letters
 constexpr double kCheapMs = 3;
 constexpr double kDearMs = 7;  // half of what a frame allows

@@ -66,7 +66,7 @@ void AskController::openModel(const std::filesystem::path& directory) {
         RETRIEVAL_TRY([[maybe_unused]] const OpenedModel* ready, opened(*model, this, job));
         return {};
       },
-      [this](retrieval::Result<void> ready) {
+      [this](const retrieval::Result<void>& ready) {
         if (!ready.ok()) emit modelFailed(displayText(ready.error().message));
       });
 }
@@ -83,7 +83,7 @@ void AskController::ask(const QString& question, const std::vector<retrieval::Do
     return retrieval::ask(*library, *ready->generator, embedder.get(), ready->profile, text, options, sink, job.stop());
   };
   emit started(question);
-  m_question = m_thread.submit(std::move(work), [this](retrieval::Result<retrieval::Answer> answer) {
+  m_question = m_thread.submit(std::move(work), [this](const retrieval::Result<retrieval::Answer>& answer) {
     if (answer.ok()) {
       emit finished(*answer);
     } else {

@@ -115,7 +115,7 @@ DocumentLoader::DocumentLoader(std::shared_ptr<retrieval::Library> library, QObj
 void DocumentLoader::open(const ReaderTarget& target) {
   m_page.abandon();
   m_open = m_thread.submit([library = m_library, target](const JobContext&) { return load(*library, target); },
-                           [this](retrieval::Result<ReaderDocument> document) {
+                           [this](const retrieval::Result<ReaderDocument>& document) {
                              if (document.ok()) {
                                emit opened(*document);
                              } else {
@@ -127,7 +127,7 @@ void DocumentLoader::open(const ReaderTarget& target) {
 void DocumentLoader::readPage(retrieval::DocumentId document, int page) {
   m_page = m_thread.submit([library = m_library, document, page](
                                const JobContext&) { return library->page(document, static_cast<std::uint32_t>(page)); },
-                           [this, document, page](retrieval::Result<retrieval::ExtractedPage> content) {
+                           [this, document, page](const retrieval::Result<retrieval::ExtractedPage>& content) {
                              if (content.ok()) {
                                emit pageRead(document, page, *content);
                              } else {

@@ -68,7 +68,7 @@ LibraryController::LibraryController(const Services& services, QObject* parent)
 void LibraryController::refresh() {
   m_refreshTimer.stop();
   m_list = m_listing.submit([library = m_library](const JobContext&) { return readListing(*library); },
-                            [this](retrieval::Result<Listing> listing) {
+                            [this](const retrieval::Result<Listing>& listing) {
                               if (!listing.ok()) {
                                 emit failed(displayText(listing.error().message));
                                 return;
@@ -93,7 +93,7 @@ void LibraryController::startIngest() {
     PostingSink sink(job, this);
     return library->ingest(paths, *extractor, embedder.get(), sink, job.stop());
   };
-  m_ingest = m_writing.submit(std::move(work), [this](retrieval::Result<retrieval::IngestReport> report) {
+  m_ingest = m_writing.submit(std::move(work), [this](const retrieval::Result<retrieval::IngestReport>& report) {
     if (report.ok()) {
       if (report->cancelled) m_waiting.clear();
       emit ingestFinished(*report);
@@ -122,7 +122,7 @@ void LibraryController::remove(const std::vector<retrieval::DocumentId>& documen
     return retrieval::Result<void>();
   };
   std::erase_if(m_removals, [](const Job& job) { return !job.pending(); });
-  m_removals.push_back(m_writing.submit(std::move(work), [this](retrieval::Result<void> removed) {
+  m_removals.push_back(m_writing.submit(std::move(work), [this](const retrieval::Result<void>& removed) {
     if (!removed.ok()) emit failed(displayText(removed.error().message));
     refresh();
   }));

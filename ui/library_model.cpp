@@ -17,13 +17,13 @@ constexpr std::size_t kMostProblems = 200;  // rows; the report of the whole run
 constexpr int kReasonLines = 4;
 
 QString sizeText(const retrieval::DocumentInfo& document) {
-  const QString bytes = QLocale().formattedDataSize(document.bytes, 1, QLocale::DataSizeTraditionalFormat);
+  QString bytes = QLocale().formattedDataSize(document.bytes, 1, QLocale::DataSizeTraditionalFormat);
   if (document.kind != retrieval::DocumentKind::kPdf) return bytes;
   return LibraryModel::tr("%n page(s)", nullptr, static_cast<int>(document.pages)) + QStringLiteral(" · ") + bytes;
 }
 
 QString stateText(const retrieval::DocumentInfo& document) {
-  const QString note = labelText(document.note, 600);
+  QString note = labelText(document.note, 600);
   switch (document.state) {
     case retrieval::DocumentState::kReady:
       return note.isEmpty() ? sizeText(document) : note;

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <filesystem>
+#include <span>
 #include <utility>
 #include <vector>
 
@@ -22,6 +23,8 @@ class GgufFile {
   const GgufMetadata& metadata() const { return content_.metadata; }
   const GgufTensors& tensors() const { return content_.tensors; }
   const GgufContent& content() const { return content_; }
+
+  std::span<MappedFile> files() { return files_; }
 
  private:
   GgufFile(MappedFile file, GgufContent content) : content_(std::move(content)) { files_.push_back(std::move(file)); }

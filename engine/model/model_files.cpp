@@ -84,6 +84,12 @@ std::optional<std::string> hugging_face_name(std::string_view gguf_name, std::in
   return mtp ? mtp : renamed(kLayerNames, name, "mtp.layers.0.");
 }
 
+Result<void> ModelFiles::move_to_memory(int threads, const std::stop_token& stop) {
+  for (MappedFile& file : gguf_ ? gguf_->files() : safetensors_->files())
+    ENGINE_CHECK(file.move_to_memory(threads, stop));
+  return {};
+}
+
 std::string ModelFiles::fingerprint() const {
   constexpr std::size_t kSample = 64;
   std::uint64_t hash = 14695981039346656037U;  // FNV-1a

@@ -4,6 +4,7 @@
 #include <filesystem>
 #include <map>
 #include <optional>
+#include <stop_token>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -28,6 +29,9 @@ class ModelFiles {
 
   // Nothing for a directory.
   const GgufFile* gguf() const { return gguf_ ? &*gguf_ : nullptr; }
+
+  // MappedFile::move_to_memory() for all files.
+  Result<void> move_to_memory(int threads, const std::stop_token& stop);
 
   // Differs between models, fine-tunings and quantisations: a hash of the tensors' names, types, shapes and some of
   // their bytes, in hexadecimal.

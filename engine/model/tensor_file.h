@@ -37,6 +37,7 @@ class TensorFiles {
   static Result<TensorFiles> open(const std::filesystem::path& directory);
 
   const std::map<std::string, StoredTensor, std::less<>>& tensors() const { return tensors_; }
+  std::span<MappedFile> files() { return files_; }
 
  private:
   std::vector<MappedFile> files_;

@@ -47,6 +47,11 @@ class Transformer {
   Backend& backend() { return backend_; }
   // Most tokens that advance() takes.
   std::int64_t pass_rows() const { return std::max(chunk_tokens_, kSmallBatchRows); }
+  // Copies the weights from the mapped files into memory; they can be used meanwhile, from another thread.
+  // Errors as MappedFile::move_to_memory().
+  Result<void> move_weights_to_memory(int threads, const std::stop_token& stop) {
+    return weights_.files.move_to_memory(threads, stop);
+  }
   // Memory of activations, taken at load.
   std::int64_t scratch_bytes() const;
   // Tokens that a sequence can hold: with its own rope scaling, if that reaches further than the model's.

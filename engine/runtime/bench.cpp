@@ -113,6 +113,7 @@ class Bench {
     report_.options = options_;
     report_.prefill_chunk_tokens = model_.chunk_tokens();
     report_.load_seconds = model_.load_seconds;
+    report_.copy_seconds = model_.copy_seconds;
     report_.memory = model_.memory;
   }
 

@@ -1,6 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "engine/engine.h"
 
+#include <sys/resource.h>
+#include <unistd.h>
+
 #include <algorithm>
 #include <exception>
 #include <map>
@@ -9,6 +12,7 @@
 #include <span>
 #include <string>
 #include <system_error>
+#include <thread>
 #include <utility>
 
 #include "model/transformer.h"
@@ -88,7 +92,10 @@ class LoadedEngine final : public Engine {
   explicit LoadedEngine(Parts parts)
       : parts_(std::move(parts)),
         scheduler_(*parts_.transformer),
-        sessions_(scheduler_, parts_.transformer->weights().files.fingerprint(), parts_.options.sessions) {}
+        sessions_(scheduler_, parts_.transformer->weights().files.fingerprint(), parts_.options.sessions) {
+    if (!copies_weights(parts_.options, parts_.info.memory)) return;
+    copier_ = std::jthread([this](const std::stop_token& stop) { copy_weights(stop); });
+  }
 
   const ModelInfo& info() const override { return parts_.info; }
   const Tokenizer& tokenizer() const override { return *parts_.tokenizer; }
@@ -128,6 +135,13 @@ class LoadedEngine final : public Engine {
   }
 
  private:
+  // The model answers from the mapped file until this is done, and goes on so if it fails.
+  void copy_weights(const std::stop_token& stop) {
+    constexpr int kNiceness = 10;
+    ::setpriority(PRIO_PROCESS, static_cast<id_t>(::gettid()), kNiceness);  // of this thread alone
+    (void)parts_.transformer->move_weights_to_memory(1, stop).ok();
+  }
+
   bool keeps_sessions() const { return parts_.options.sessions.memory_bytes > 0; }
 
   // YaRN changes every number, so that only sequences which need it are read with it.
@@ -168,6 +182,7 @@ class LoadedEngine final : public Engine {
   Parts parts_;
   PassScheduler scheduler_;
   SessionCache sessions_;
+  std::jthread copier_;  // last: ends before what it copies
 };
 
 // "Q4_K 71 %, Q6_K 27 %": the types that make up most of the weights.

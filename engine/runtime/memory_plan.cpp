@@ -140,6 +140,12 @@ Result<PlannedContext> plan_memory(const ModelFiles& files, const EngineOptions&
   return Planner(files, options).plan();
 }
 
+bool copies_weights(const EngineOptions& options, const MemoryPlan& plan) {
+  constexpr std::int64_t kWorthCopying = std::int64_t{256} << 20;
+  if (options.weights != WeightPlacement::kAuto) return options.weights == WeightPlacement::kCopied;
+  return plan.weights >= kWorthCopying && plan.total() + plan.weights / 4 <= plan.limit;
+}
+
 std::int64_t available_memory() {
   const std::int64_t available = meminfo_bytes("MemAvailable");
   return std::min(available > 0 ? available : std::numeric_limits<std::int64_t>::max() / 2, control_group_room());

@@ -21,6 +21,9 @@ std::int64_t suitable_chunk(const ModelConfig& config);
 // fits. Errors: kOutOfMemory, with what is needed, what there is, and the change that would fit.
 Result<PlannedContext> plan_memory(const ModelFiles& files, const EngineOptions& options);
 
+// Whether the weights are to be copied into memory, as the options say or, left to us, where there is ample room.
+bool copies_weights(const EngineOptions& options, const MemoryPlan& plan);
+
 // Memory that programs can still take without swapping (MemAvailable, and the limit of a control group).
 std::int64_t available_memory();
 

@@ -56,8 +56,15 @@ Result<OpenedModel> OpenedModel::open(const std::filesystem::path& path, EngineO
   model.backend = make_cpu_backend(options.threads);
   const std::int64_t chunk = std::min(options.prefill_chunk_tokens, planned.context_tokens);
   ENGINE_TRY(model.transformer, Transformer::load(std::move(files), *model.backend, chunk));
+  const auto seconds = [&start] {
+    return std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+  };
+  model.load_seconds = seconds();
+  if (copies_weights(options, planned.memory)) {
+    ENGINE_CHECK(model.transformer->move_weights_to_memory(options.threads, {}));
+    model.copy_seconds = seconds() - model.load_seconds;
+  }
   model.options = std::move(options);
-  model.load_seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
   return model;
 }
 

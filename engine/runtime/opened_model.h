@@ -26,6 +26,7 @@ struct OpenedModel {
   std::unique_ptr<Transformer> transformer;
   MemoryPlan memory;
   double load_seconds = 0;
+  double copy_seconds = 0;  // of the weights into memory, after that
 
   // `needed_tokens`: the longest sequence that will be read. Errors: as Engine::open().
   static Result<OpenedModel> open(const std::filesystem::path& path, EngineOptions options, std::int64_t needed_tokens);

@@ -64,6 +64,7 @@ struct BenchReport {
   BenchOptions options;
   std::int64_t prefill_chunk_tokens = 0;
   double load_seconds = 0;
+  double copy_seconds = 0;  // of the weights into memory, after that; 0: they stay in the file
   double depth_seconds = 0;
   Spread prefill_tokens_per_second;
   Spread decode_tokens_per_second;   // of all sequences together

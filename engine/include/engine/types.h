@@ -24,6 +24,11 @@ struct SessionOptions {
   std::int64_t disk_bytes = std::int64_t{8} << 30;    // least recently used sessions are deleted beyond it
 };
 
+// Where the weights of a model are read. kMapped: in the file's own pages, which other programs share and the system
+// can drop. kCopied: in memory of the process, in large pages, which are read faster. kAuto: copied where there is
+// room.
+enum class WeightPlacement : std::uint8_t { kAuto, kMapped, kCopied };
+
 struct EngineOptions {
   DeviceKind device = DeviceKind::kCpu;
   int threads = 0;                        // 0: one per hardware thread
@@ -33,6 +38,7 @@ struct EngineOptions {
   double rope_factor = 0;  // YaRN, for those sequences that are longer than the model was trained for; 0: none
   int draft_tokens = 4;    // most tokens guessed ahead with the model's MTP module, at most 4; 0: none
   std::int64_t memory_limit_bytes = 0;  // 0: what the system has available
+  WeightPlacement weights = WeightPlacement::kAuto;
   SessionOptions sessions = {};
 };
 
