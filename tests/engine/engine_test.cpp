@@ -88,6 +88,69 @@ TEST_F(TinyEngineTest, TheSameQuestionGetsTheSameAnswer) {
   EXPECT_TRUE(unicode::is_valid_utf8(first.text));
 }
 
+TEST_F(TinyEngineTest, SaysWhatMemoryItNeedsAndWhatWouldFit) {
+  const auto engine = open({.threads = 1, .kv_type = KvType::kF32});
+  ASSERT_NE(engine, nullptr);
+  const MemoryPlan& plan = engine->info().memory;
+  EXPECT_GE(plan.weights, engine->info().weight_bytes);
+  EXPECT_GT(plan.state, 0);
+  EXPECT_GT(plan.scratch, 0);
+  // 1 attention layer and that of the MTP module, 2 heads of 32 numbers for keys and for values, 4 bytes each.
+  EXPECT_EQ(plan.kv_cache, support::kTinyContext * 2 * 2 * 2 * 32 * 4);
+
+  const std::int64_t little = plan.total() - plan.kv_cache + plan.kv_cache / 2;
+  const auto refused = Engine::open(
+      directory_->path(),
+      {.threads = 1, .context_tokens = support::kTinyContext, .kv_type = KvType::kF32, .memory_limit_bytes = little});
+  ASSERT_FALSE(refused.ok());
+  EXPECT_EQ(refused.error().code, ErrorCode::kOutOfMemory);
+  EXPECT_NE(refused.error().message.find("a context of 1024 tokens fits"), std::string::npos)
+      << refused.error().message;
+  EXPECT_NE(refused.error().message.find("with 8-bit keys"), std::string::npos);
+
+  const auto shortened = open({.threads = 1, .kv_type = KvType::kF32, .memory_limit_bytes = little});
+  ASSERT_NE(shortened, nullptr);
+  EXPECT_EQ(shortened->info().context_tokens, 1024);
+
+  const auto hopeless = Engine::open(directory_->path(), {.threads = 1, .memory_limit_bytes = 1000});
+  ASSERT_FALSE(hopeless.ok());
+  EXPECT_NE(hopeless.error().message.find("smaller"), std::string::npos) << hopeless.error().message;
+}
+
+TEST_F(TinyEngineTest, StretchesTheContextOfThoseTextsAloneThatNeedIt) {
+  const auto engine = open({.threads = 2, .rope_factor = 4});
+  ASSERT_NE(engine, nullptr);
+  EXPECT_EQ(engine->info().context_tokens, 4 * support::kTinyContext);
+  EXPECT_EQ(ask(*engine, question()).statistics.rope_factor, 1);
+  GenerationRequest longer = question();
+  for (int i = 0; i < 1100; ++i) longer.messages.back().content += " hello";
+  longer.max_new_tokens = 5;
+  const GenerationResult result = ask(*engine, longer);
+  EXPECT_GT(result.statistics.prompt_tokens, support::kTinyContext);
+  EXPECT_EQ(result.statistics.rope_factor, 4);
+}
+
+TEST_F(TinyEngineTest, CallsFromSeveralThreadsGetTheirOwnAnswers) {
+  const auto engine = open({.threads = 2, .sessions = {.memory_bytes = 0}});
+  ASSERT_NE(engine, nullptr);
+  std::vector<GenerationRequest> requests(3, question());
+  for (std::size_t i = 0; i < requests.size(); ++i) {
+    requests[i].messages.back().content += std::string(i + 1, '?');
+    requests[i].sampling.temperature = 0.9F;
+    requests[i].sampling.seed = i;
+  }
+  std::vector<std::string> expected;
+  for (const GenerationRequest& request : requests) expected.push_back(ask(*engine, request).text);
+  std::vector<std::string> actual(requests.size());
+  {
+    std::vector<std::jthread> threads;
+    for (std::size_t i = 0; i < requests.size(); ++i) {
+      threads.emplace_back([&, i] { actual[i] = ask(*engine, requests[i]).text; });
+    }
+  }
+  EXPECT_EQ(actual, expected);
+}
+
 TEST_F(TinyEngineTest, ChunksAndThreadsDoNotChangeTheAnswer) {
   const auto reference = open({.threads = 1});
   ASSERT_NE(reference, nullptr);

@@ -4,6 +4,7 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <bit>
 #include <cmath>
 #include <cstring>
@@ -18,6 +19,7 @@
 #include "golden/deterministic_model.h"
 #include "golden/golden_files.h"
 #include "model/transformer.h"
+#include "quant/formats.h"
 #include "support/load_transformer.h"
 #include "support/scratch.h"
 
@@ -47,6 +49,14 @@ std::uint16_t half_bits(float value) {
   int exponent = 0;
   const float fraction = std::frexp(size, &exponent);
   return static_cast<std::uint16_t>(sign | (exponent + 14) << 10 | (static_cast<int>(std::ldexp(fraction, 11)) & 1023));
+}
+
+// The code of a number that E4M3 holds exactly.
+std::uint8_t f8_code(float value) {
+  for (int code = 0; code < 256; ++code) {
+    if (f8_e4m3_to_float(static_cast<std::uint8_t>(code)) == value) return static_cast<std::uint8_t>(code);
+  }
+  return 0;
 }
 
 class WeightsTest : public ::testing::Test {
@@ -122,10 +132,11 @@ class WeightsTest : public ::testing::Test {
     for (const FileTensor& one : tensors_) {
       const std::size_t begin = data.size();
       for (const float value : one.values) {
-        const std::uint32_t bits = one.type == "F16" ? half_bits(value) : std::bit_cast<std::uint32_t>(value);
-        data.append(reinterpret_cast<const char*>(&bits), one.type == "F16" ? 2 : 4);
+        std::uint32_t bits = std::bit_cast<std::uint32_t>(value);
+        if (one.type == "F16") bits = half_bits(value);
+        if (one.type == "F8_E4M3") bits = f8_code(value);
+        data.append(reinterpret_cast<const char*>(&bits), one.type == "F16" ? 2 : one.type == "F8_E4M3" ? 1 : 4);
       }
-      if (one.type == "F8_E4M3") data.resize(begin + one.values.size());
       header += (header.size() > 1 ? ",\"" : "\"") + one.name + "\":{\"dtype\":\"" + one.type +
                 "\",\"shape\":" + shape_text(one.shape) + ",\"data_offsets\":[" + std::to_string(begin) + "," +
                 std::to_string(data.size()) + "]}";
@@ -184,6 +195,44 @@ TEST_F(WeightsTest, ATensorOfNoUseIsAnError) {
 TEST_F(WeightsTest, BlockFp8NeedsItsScales) {
   tensor("model.layers.0.mlp.gate.weight").type = "F8_E4M3";
   expect_refused(ErrorCode::kCorrupt, {"model.layers.0.mlp.gate.weight_scale_inv", "missing"});
+}
+
+// Codes with a scale for every 128 x 128, as the released FP8 checkpoints have them, against the numbers they stand
+// for.
+TEST_F(WeightsTest, BlockFp8IsReadWithItsScales) {
+  std::vector<FileTensor> scales;
+  for (FileTensor& one : tensors_) {
+    if (!one.name.ends_with("_proj.weight") && !one.name.ends_with("in_proj_qkvz.weight")) continue;
+    const std::int64_t rows = one.shape[0];
+    const std::int64_t cols = one.shape[1];
+    FileTensor scale{one.name + "_scale_inv", {(rows + 127) / 128, (cols + 127) / 128}, {}};
+    for (std::int64_t i = 0; i < scale.shape[0] * scale.shape[1]; ++i) {
+      scale.values.push_back(0.01F + 0.003F * static_cast<float>(i % 5));
+    }
+    for (std::int64_t i = 0; i < rows * cols; ++i) {
+      const auto code = static_cast<std::uint8_t>(i * 37 % 120 + (i % 3 == 0 ? 128 : 0));
+      const std::int64_t block = i / cols / 128 * scale.shape[1] + i % cols / 128;
+      one.values[static_cast<std::size_t>(i)] =
+          f8_e4m3_to_float(code) * scale.values[static_cast<std::size_t>(block)] / 64;
+    }
+    for (float& value : scale.values) value /= 64;
+    scales.push_back(std::move(scale));
+  }
+  const std::vector<float> expected = logits();
+  for (const FileTensor& scale : scales) {
+    FileTensor& one = tensor(scale.name.substr(0, scale.name.size() - std::string_view("_scale_inv").size()));
+    for (std::size_t i = 0; i < one.values.size(); ++i) {
+      const auto at = static_cast<std::int64_t>(i);
+      const std::int64_t block = at / one.shape[1] / 128 * scale.shape[1] + at % one.shape[1] / 128;
+      one.values[i] = std::nearbyint(one.values[i] / scale.values[static_cast<std::size_t>(block)] * 512) / 512;
+    }
+    one.type = "F8_E4M3";
+  }
+  tensors_.insert(tensors_.end(), scales.begin(), scales.end());
+  const std::vector<float> actual = logits();
+  ASSERT_EQ(actual.size(), expected.size());
+  const auto [low, high] = std::minmax_element(expected.begin(), expected.end());
+  for (std::size_t i = 0; i < actual.size(); ++i) EXPECT_NEAR(actual[i], expected[i], 1e-4 * (*high - *low));
 }
 
 TEST_F(WeightsTest, ADraftHeadMayBeAbsent) {

@@ -20,7 +20,7 @@ enum class KvType : std::uint8_t { kF32, kBF16, kQ8 };
 struct SessionOptions {
   std::int64_t memory_bytes = std::int64_t{1} << 30;  // 0: nothing is reused
   std::int64_t checkpoint_tokens = 4096;              // besides the ends of turns
-  std::filesystem::path directory;                    // empty: nothing is kept on disk
+  std::filesystem::path directory = {};               // empty: nothing is kept on disk
   std::int64_t disk_bytes = std::int64_t{8} << 30;    // least recently used sessions are deleted beyond it
 };
 
