@@ -8,6 +8,7 @@
 #include <utility>
 
 #include "cli_commands.h"
+#include "cli_measure.h"
 #include "composition.h"
 
 namespace lectern::app {
@@ -40,9 +41,8 @@ std::invoke_result_t<Load> loadUnlessStopped(const CommandContext& context, Load
 
 inline retrieval::Result<OpenedGenerator> loadGenerator(const CommandContext& context) {
   return loadUnlessStopped(
-      context, [locations = context.locations, model = context.options.model, threads = context.options.threads] {
-        return openGenerator(locations, model, threads);
-      });
+      context, [locations = context.locations, model = context.options.model,
+                options = engineOptions(context.options)] { return openGenerator(locations, model, options); });
 }
 
 inline OpenedEmbedder loadEmbedder(const CommandContext& context) {

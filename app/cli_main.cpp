@@ -31,6 +31,8 @@ namespace {
 
 using Command = ExitCode (*)(const CommandContext&);
 
+constexpr int kMostDrafts = 4;
+
 class CommandLine {
  public:
   CommandLine() : m_app("Reads, searches and answers from your documents, on this machine.", "lectern-cli") {
@@ -111,6 +113,10 @@ class CommandLine {
         ->check(CLI::Range(0.0, 2.0));
     ask->add_option("--max-tokens", m_options.maxTokens, "Length limit of the answer")
         ->check(CLI::Range(std::int64_t{1}, std::int64_t{1} << 20));
+    ask->add_option(
+        "--sessions", m_options.measure.sessions,
+        "Folder that keeps what the model has read, so that long prompts which begin alike are not read again");
+    addEngineOptions(*ask, kMostDrafts);
     addDocumentFilter(*ask);
   }
 
@@ -135,7 +141,7 @@ class CommandLine {
                         "File of texts with empty lines between (default: built in)");
     addCount<std::int64_t>(*compare, "--decode", m_options.measure.decodeTokens, 0, 4096,
                            "Tokens to write after each text");
-    addEngineOptions(*compare);
+    addEngineOptions(*compare, 0);
   }
 
   void addModelPath(CLI::App& command) {
@@ -163,7 +169,7 @@ class CommandLine {
                     "Do not read these, but take random keys and values for them");
     addCount(*bench, "--batch", measure.batch, 1, 256, "Sequences that are written together");
     addCount(*bench, "--repeat", measure.repeat, 1, 1000, "Runs, of which the median counts");
-    addEngineOptions(*bench);
+    addEngineOptions(*bench, 0);
 
     CLI::App& eval = addGroup("eval", "Tests what a model can do");
     CLI::App* ruler =
@@ -174,11 +180,13 @@ class CommandLine {
         ->check(CLI::Range(std::int64_t{512}, std::int64_t{1} << 24));
     ruler->add_option("--tasks", measure.tasks, "Of " + rulerTaskNames() + " (default: all)")->delimiter(',');
     addCount(*ruler, "--samples", measure.samples, 1, 10000, "Of each task at each length");
-    addEngineOptions(*ruler);
+    addEngineOptions(*ruler, 0);
   }
 
-  void addEngineOptions(CLI::App& command) {
+  // `drafts`: tokens guessed ahead when nothing is said.
+  void addEngineOptions(CLI::App& command, int drafts) {
     MeasureOptions& measure = m_options.measure;
+    command.preparse_callback([&measure, drafts](std::size_t) { measure.draftTokens = drafts; });
     command
         .add_option("--weights", measure.weights,
                     "Where weights are read: mapped file, copy in memory, or as there is room")
@@ -191,15 +199,16 @@ class CommandLine {
                            "Tokens of the context; 0: as many as needed");
     addCount<std::int64_t>(command, "--chunk", measure.chunkTokens, 0, 16384,
                            "Tokens that are read together; 0: chosen");
-    addCount(command, "--draft", measure.draftTokens, 0, 4, "Tokens to guess ahead where the model can");
+    addCount(command, "--draft", measure.draftTokens, 0, kMostDrafts, "Tokens to guess ahead where the model can")
+        ->default_str(std::to_string(drafts));
     command.add_option("--rope-factor", measure.ropeFactor, "Stretches the trained context with YaRN; 0: not")
         ->check(CLI::Range(0.0, 1024.0));
   }
 
   template <class Number>
-  static void addCount(CLI::App& command, const std::string& name, Number& value, Number low, Number high,
-                       const std::string& what) {
-    command.add_option(name, value, what)->capture_default_str()->check(CLI::Range(low, high));
+  static CLI::Option* addCount(CLI::App& command, const std::string& name, Number& value, Number low, Number high,
+                               const std::string& what) {
+    return command.add_option(name, value, what)->capture_default_str()->check(CLI::Range(low, high));
   }
 
   void addDocumentFilter(CLI::App& command) {

@@ -37,6 +37,7 @@ std::string mixHelp() {
 engine::EngineOptions engineOptions(const CliOptions& options) {
   engine::EngineOptions engine;
   engine.threads = options.threads;
+  engine.sessions.directory = options.measure.sessions;
   engine.context_tokens = options.measure.contextTokens;
   engine.prefill_chunk_tokens = options.measure.chunkTokens;
   engine.rope_factor = options.measure.ropeFactor;

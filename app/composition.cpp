@@ -93,11 +93,10 @@ Result<fs::path> findModel(const Locations& locations, const std::string& model)
                                                 "; give the path of its folder or .gguf file."};
 }
 
-Result<OpenedGenerator> openGenerator(const Locations& locations, const std::string& model, int threads) {
+Result<OpenedGenerator> openGenerator(const Locations& locations, const std::string& model,
+                                      const engine::EngineOptions& options) {
   RETRIEVAL_TRY(const fs::path directory, findModel(locations, model));
   RETRIEVAL_TRY(retrieval::PromptProfile profile, loadProfile(locations, directory));
-  engine::EngineOptions options;
-  options.threads = threads;
   engine::Result<std::unique_ptr<engine::Engine>> engine = engine::Engine::open(directory, options);
   if (!engine.ok()) return generatorError(engine.error());
   OpenedGenerator opened;
@@ -106,7 +105,7 @@ Result<OpenedGenerator> openGenerator(const Locations& locations, const std::str
   if (opened.generator->info().name == kNanoModel) {
     opened.note =
         "The bundled nano model only finds the sentence that answers and repeats it; it is not a chat model. Use "
-        "--model with the folder of a Qwen3-Next model for a real one.";
+        "--model with a Qwen3-Next or Qwen3 model, a folder or a .gguf file, for a real one.";
   }
   return opened;
 }

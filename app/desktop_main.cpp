@@ -22,7 +22,7 @@ namespace {
 constexpr int kThreadsForEmbedding = 2;  // searching while typing must not take the model's processors
 
 retrieval::Result<ui::OpenedModel> openModel(const Locations& locations, const std::filesystem::path& directory) {
-  RETRIEVAL_TRY(OpenedGenerator opened, openGenerator(locations, directory.string(), 0));
+  RETRIEVAL_TRY(OpenedGenerator opened, openGenerator(locations, directory.string(), {}));
   ui::OpenedModel model;
   if (opened.generator->info().name == kNanoModel) {
     model.note = QApplication::translate("Model", "bundled nano model: extracts sentences only");

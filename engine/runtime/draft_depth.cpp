@@ -7,6 +7,7 @@ namespace lectern::engine {
 namespace {
 
 constexpr double kMemory = 0.9;           // weight of the past in every average
+constexpr double kPriorGuesses = 2;       // what the expectation at the beginning counts for
 constexpr double kLeastGain = 1.02;       // guessing must promise more than this over not guessing
 constexpr double kRowCost = 0.2;          // of one more row in a pass, as long as it was not measured
 constexpr std::int64_t kPlainSteps = 3;   // at the beginning, to know what a plain pass takes
@@ -35,7 +36,9 @@ void DraftDepth::add_pass(int drafts, int accepted, double pass_seconds, double 
   average(pass_seconds_[static_cast<std::size_t>(drafts)], pass_seconds);
   if (drafts > 0) average(draft_seconds_, draft_seconds / drafts);
   for (int i = 0; i < std::min(drafts, accepted + 1); ++i) {
-    average(right_[static_cast<std::size_t>(i)], i < accepted ? 1.0 : 0.0);
+    const auto at = static_cast<std::size_t>(i);
+    const double weight = std::max(1 - kMemory, 1.0 / (kPriorGuesses + ++guesses_[at]));
+    right_[at] += weight * ((i < accepted ? 1.0 : 0.0) - right_[at]);
   }
 }
 

@@ -30,6 +30,7 @@ class DraftDepth {
   double draft_seconds_ = 0;                                      // of one guess; 0: unknown
   std::array<double, kMostDrafts + 1> pass_seconds_{};            // by number of guesses; 0: unknown
   std::array<double, kMostDrafts> right_ = {0.7, 0.6, 0.5, 0.4};  // of guess i + 1, the earlier ones being right
+  std::array<int, kMostDrafts> guesses_{};                        // that right_ rests on
 };
 
 }  // namespace lectern::engine

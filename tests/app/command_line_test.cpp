@@ -206,6 +206,26 @@ TEST_F(CommandLineTest, ClosedOutputEndsQuietly) {
   EXPECT_EQ(finished.err, "");
 }
 
+TEST_F(CommandLineTest, AskKeepsWhatItReadWhenTold) {
+  addNotes();
+  const std::string sessions = (m_data.path() / "sessions").string();
+  const auto ask = [&](const std::string& drafts) {
+    const Finished finished = m_cli.run({"ask", "--json", "--no-embeddings", "--sessions", sessions, "--draft", drafts,
+                                         "When was the signal mast raised?"});
+    EXPECT_EQ(finished.code, 0) << finished.err;
+    return finished.json();
+  };
+  const json first = ask("4");
+  const json second = ask("4");
+  EXPECT_EQ(first["statistics"]["reused_tokens"], 0);
+  EXPECT_EQ(first["statistics"]["rope_factor"], 1);
+  EXPECT_EQ(second["answer"], first["answer"]);
+  EXPECT_FALSE(fs::is_empty(sessions));
+  const json plain = ask("0");
+  EXPECT_EQ(plain["statistics"]["drafted_tokens"], 0);
+  EXPECT_EQ(plain["answer"], first["answer"]);
+}
+
 TEST_F(CommandLineTest, OneProcessOwnsTheLibrary) {
   addNotes();
   for (int i = 0; i < 400; ++i) m_files.write("many/" + std::to_string(i) + ".txt", "Lamp number " + std::to_string(i));

@@ -51,7 +51,7 @@ retrieval::Result<OpenedModel> openBundledModel() {
   app::Locations locations;
   locations.resources = LECTERN_RESOURCES;
   locations.modelDirectories = {locations.resources / "models"};
-  RETRIEVAL_TRY(app::OpenedGenerator opened, app::openGenerator(locations, {}, 0));
+  RETRIEVAL_TRY(app::OpenedGenerator opened, app::openGenerator(locations, {}, {}));
   OpenedModel model;
   model.generator = std::move(opened.generator);
   model.profile = std::move(opened.profile);
