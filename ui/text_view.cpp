@@ -131,7 +131,8 @@ void TextView::changeEvent(QEvent* event) {
 }
 
 void TextView::wheelEvent(QWheelEvent* event) {
-  QAbstractScrollArea::wheelEvent(event);  // not QPlainTextEdit's own zoom
+  // Not QPlainTextEdit's, which would zoom. NOLINTNEXTLINE(bugprone-parent-virtual-call)
+  QAbstractScrollArea::wheelEvent(event);
   updateMicroFocus();
 }
 

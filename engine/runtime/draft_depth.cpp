@@ -6,14 +6,14 @@
 namespace lectern::engine {
 namespace {
 
-constexpr double kMemory = 0.9;           // weight of the past in every average
-constexpr double kPriorGuesses = 2;       // what the expectation at the beginning counts for
-constexpr double kLeastGain = 1.02;       // guessing must promise more than this over not guessing
-constexpr double kRowCost = 0.2;          // of one more row in a pass, as long as it was not measured
-constexpr std::int64_t kPlainSteps = 3;   // at the beginning, to know what a plain pass takes
-constexpr std::int64_t kProbeEvery = 96;  // steps without guessing before it is tried again
-
-void average(double& mean, double value) { mean = mean == 0 ? value : kMemory * mean + (1 - kMemory) * value; }
+constexpr double kMemory = 0.85;           // weight of the past in every average
+constexpr double kLargestOutlier = 1.5;    // a step that was interrupted counts for at most so many usual ones
+constexpr double kPriorGuesses = 2;        // what the expectation at the beginning counts for
+constexpr double kLeastGain = 1.05;        // guessing must promise more than this over not guessing
+constexpr double kGuessCost = 0.35;        // of one more guess and its row, in plain steps, until it was measured
+constexpr std::int64_t kPlainSteps = 4;    // at the beginning, the first of which is slower than others and not counted
+constexpr std::int64_t kPlainEvery = 24;   // steps with guesses before a plain one is measured again
+constexpr std::int64_t kProbeEvery = 128;  // steps without guesses before they are tried again
 
 }  // namespace
 
@@ -24,17 +24,16 @@ int DraftDepth::next() {
   for (int drafts = 1; drafts <= most_; ++drafts) {
     if (tokens_per_second(drafts) > tokens_per_second(best) * (best == 0 ? kLeastGain : 1.0)) best = drafts;
   }
-  if (best > 0) last_probe_ = steps_;
-  if (best == 0 && steps_ - last_probe_ >= kProbeEvery) {
-    last_probe_ = steps_;
-    return 1;
-  }
-  return best;
+  const std::int64_t period = best == 0 ? kProbeEvery : kPlainEvery;
+  if (++since_other_ < period) return best;
+  since_other_ = 0;
+  return best == 0 ? 1 : 0;
 }
 
-void DraftDepth::add_pass(int drafts, int accepted, double pass_seconds, double draft_seconds) {
-  average(pass_seconds_[static_cast<std::size_t>(drafts)], pass_seconds);
-  if (drafts > 0) average(draft_seconds_, draft_seconds / drafts);
+void DraftDepth::add_step(int drafts, int accepted, double seconds) {
+  if (steps_ <= 1) return;
+  double& mean = seconds_[static_cast<std::size_t>(drafts)];
+  mean = mean == 0 ? seconds : kMemory * mean + (1 - kMemory) * std::min(seconds, kLargestOutlier * mean);
   for (int i = 0; i < std::min(drafts, accepted + 1); ++i) {
     const auto at = static_cast<std::size_t>(i);
     const double weight = std::max(1 - kMemory, 1.0 / (kPriorGuesses + ++guesses_[at]));
@@ -42,10 +41,10 @@ void DraftDepth::add_pass(int drafts, int accepted, double pass_seconds, double 
   }
 }
 
-double DraftDepth::seconds_of_pass(int drafts) const {
+double DraftDepth::seconds_of_step(int drafts) const {
   int known = drafts;
-  while (known > 0 && pass_seconds_[static_cast<std::size_t>(known)] == 0) --known;
-  return pass_seconds_[static_cast<std::size_t>(known)] * (1 + kRowCost * (drafts - known));
+  while (known > 0 && seconds_[static_cast<std::size_t>(known)] == 0) --known;
+  return seconds_[static_cast<std::size_t>(known)] + kGuessCost * (drafts - known) * seconds_[0];
 }
 
 double DraftDepth::tokens_per_second(int drafts) const {
@@ -55,7 +54,7 @@ double DraftDepth::tokens_per_second(int drafts) const {
     reached *= right_[static_cast<std::size_t>(i)];
     tokens += reached;
   }
-  return tokens / (seconds_of_pass(drafts) + drafts * draft_seconds_);
+  return tokens / seconds_of_step(drafts);
 }
 
 }  // namespace lectern::engine

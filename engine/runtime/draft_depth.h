@@ -16,19 +16,19 @@ class DraftDepth {
 
   int next();
 
-  // A pass over the real token and `drafts` guesses, of which the first `accepted` were right; whether guess
-  // `accepted + 1` was wrong is known unless the reply ended there. Seconds of the pass, and of all guessing.
-  void add_pass(int drafts, int accepted, double pass_seconds, double draft_seconds);
+  // A step over the real token and `drafts` guesses, of which the first `accepted` were right; whether guess
+  // `accepted + 1` was wrong is known unless the reply ended there. Seconds of all that it took: guessing, the pass,
+  // and settling what stays.
+  void add_step(int drafts, int accepted, double seconds);
 
  private:
   double tokens_per_second(int drafts) const;
-  double seconds_of_pass(int drafts) const;
+  double seconds_of_step(int drafts) const;
 
   int most_;
   std::int64_t steps_ = 0;
-  std::int64_t last_probe_ = 0;
-  double draft_seconds_ = 0;                                      // of one guess; 0: unknown
-  std::array<double, kMostDrafts + 1> pass_seconds_{};            // by number of guesses; 0: unknown
+  std::int64_t since_other_ = 0;                                  // steps since guessing or not was tried instead
+  std::array<double, kMostDrafts + 1> seconds_{};                 // of a step, by number of guesses; 0: unknown
   std::array<double, kMostDrafts> right_ = {0.7, 0.6, 0.5, 0.4};  // of guess i + 1, the earlier ones being right
   std::array<int, kMostDrafts> guesses_{};                        // that right_ rests on
 };

@@ -58,40 +58,39 @@ Result<std::span<const float>> TransformerSequence::append(std::span<const Token
 // Decides on the last pass: what was consumed stays, the rest goes.
 Result<void> TransformerSequence::settle() {
   if (pass_.empty()) return {};
-  if (drafting()) {
-    depth_.add_pass(static_cast<int>(rows()) - 1, static_cast<int>(consumed_) - 1, pass_seconds_, guess_seconds_);
-  }
+  const Stopwatch watch;
   if (state_.tentative() > 0) {
     scheduler_.exclusively([&](Transformer& model) { model.accept(state_, consumed_); });
   }
   const std::int64_t width = scheduler_.model().config().hidden_size;
   const auto used = static_cast<std::ptrdiff_t>(consumed_ * width);
   if (drafting()) unpaired_.insert(unpaired_.end(), hidden_.begin(), hidden_.begin() + used);
+  const int guesses = static_cast<int>(rows()) - 1;
+  const int accepted = static_cast<int>(consumed_) - 1;
   pass_.clear();
   consumed_ = 0;
-  return static_cast<std::int64_t>(unpaired_.size()) > kMostUnpaired * width ? pair_up() : Result<void>();
+  if (static_cast<std::int64_t>(unpaired_.size()) > kMostUnpaired * width) ENGINE_CHECK(pair_up());
+  if (drafting()) depth_.add_step(guesses, accepted, step_seconds_ + watch.seconds());
+  return {};
 }
 
 Result<std::span<const float>> TransformerSequence::read_one(TokenId token, const std::stop_token& stop) {
   if (!member_) member_ = std::make_unique<PassScheduler::Member>(scheduler_);
-  guess_seconds_ = 0;
+  const Stopwatch watch;
   std::vector<TokenId> pass = {token};
   const std::int64_t room = scheduler_.model().context_of(state_) - state_.length() - 1;
   const int count =
       static_cast<int>(std::min<std::int64_t>(drafting() && !unpaired_.empty() ? depth_.next() : 0, room));
   if (count > 0) {
-    const Stopwatch watch;
     ENGINE_TRY(const std::vector<TokenId> guesses, guess(token, count));
     pass.insert(pass.end(), guesses.begin(), guesses.end());
-    guess_seconds_ = watch.seconds();
   }
   const Transformer& model = scheduler_.model();
   const auto wanted = static_cast<std::int64_t>(pass.size());
   logits_.resize(static_cast<std::size_t>(wanted * model.config().vocabulary));
   if (drafting()) hidden_.resize(static_cast<std::size_t>(wanted * model.config().hidden_size));
-  const Stopwatch watch;
   ENGINE_CHECK(scheduler_.advance({&state_, pass, {wanted, logits_, hidden_}, count > 0}, stop));
-  pass_seconds_ = watch.seconds();
+  step_seconds_ = watch.seconds();
   pass_ = std::move(pass);
   consumed_ = 1;
   counts_.drafted += count;

@@ -70,8 +70,7 @@ class TransformerSequence final : public SequenceModel {
   // The last pass over a real token and guesses: rows [0, consumed_) belong to the sequence, the others may come to.
   std::vector<TokenId> pass_;
   std::int64_t consumed_ = 0;
-  double pass_seconds_ = 0;
-  double guess_seconds_ = 0;
+  double step_seconds_ = 0;    // of guessing and the pass
   std::vector<float> logits_;  // [rows, vocabulary]
   std::vector<float> hidden_;  // [rows, d]
 

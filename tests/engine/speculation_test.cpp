@@ -213,7 +213,7 @@ double simulated_seconds_per_token(DraftDepth& depth, double right, int steps) {
     const int drafts = depth.next();
     int accepted = 0;
     while (accepted < drafts && guess_is_right(random)) ++accepted;
-    depth.add_pass(drafts, accepted, 1 + 0.1 * drafts, 0.1 * drafts);
+    depth.add_step(drafts, accepted, 1 + 0.2 * drafts);
     seconds += 1 + 0.2 * drafts;
     tokens += 1 + accepted;
   }
