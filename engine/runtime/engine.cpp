@@ -5,9 +5,6 @@
 #include <unistd.h>
 
 #include <algorithm>
-#include <exception>
-#include <map>
-#include <new>
 #include <optional>
 #include <span>
 #include <string>
@@ -20,10 +17,13 @@
 #include "runtime/generation.h"
 #include "runtime/gguf_text.h"
 #include "runtime/memory_plan.h"
+#include "runtime/model_text.h"
+#include "runtime/no_exceptions.h"
 #include "runtime/scoring.h"
 #include "runtime/session_cache.h"
 #include "runtime/stop_tokens.h"
 #include "runtime/transformer_sequence.h"
+#include "runtime/type_shares.h"
 #include "text/chat_template.h"
 
 namespace lectern::engine {
@@ -33,18 +33,6 @@ namespace {
 constexpr int kMaxThreads = 1024;
 constexpr std::int64_t kMaxChunkTokens = 16384;
 constexpr double kLargestRopeFactor = 1024;
-
-// The boundary of the module: runs `action`, whose exceptions become errors.
-template <class Action>
-auto without_exceptions(Action action) -> decltype(action()) {
-  try {
-    return action();
-  } catch (const std::bad_alloc&) {
-    return Error{ErrorCode::kOutOfMemory, "There is not enough memory; use a smaller context or a smaller model."};
-  } catch (const std::exception& failure) {
-    return Error{ErrorCode::kIo, std::string("The engine met an unexpected failure: ") + failure.what() + "."};
-  }
-}
 
 Result<void> check_options(const EngineOptions& options) {
   const auto wrong = [](const char* name, std::int64_t value, std::int64_t low, std::int64_t high) {
@@ -70,11 +58,6 @@ Result<void> check_options(const EngineOptions& options) {
 Result<std::unique_ptr<Backend>> make_backend(const EngineOptions& options) {
   if (options.device == DeviceKind::kCpu) return make_cpu_backend(options.threads);
   return Error{ErrorCode::kDevice, "This build cannot run models on a CUDA device; choose the CPU."};
-}
-
-std::string directory_name(const std::filesystem::path& directory) {
-  const std::filesystem::path path = directory.lexically_normal();
-  return path.has_filename() ? path.filename().string() : path.parent_path().filename().string();
 }
 
 struct Parts {
@@ -187,26 +170,23 @@ class LoadedEngine final : public Engine {
 
 // "Q4_K 71 %, Q6_K 27 %": the types that make up most of the weights.
 std::string types_by_share(const ModelFiles& files) {
-  std::map<std::string, std::int64_t> bytes;
+  TypeShares shares;
   std::int64_t all = 0;
   for (const auto& [name, tensor] : files.tensors()) {
-    bytes[tensor.dtype] += static_cast<std::int64_t>(tensor.bytes.size());
+    shares.add(tensor.dtype, 0, static_cast<std::int64_t>(tensor.bytes.size()));
     all += static_cast<std::int64_t>(tensor.bytes.size());
   }
-  std::vector<std::pair<std::int64_t, std::string>> order;
-  for (const auto& [type, size] : bytes) order.emplace_back(size, type);
-  std::sort(order.rbegin(), order.rend());
   std::string text;
-  for (const auto& [size, type] : order) {
-    const std::int64_t percent = (200 * size + all) / (2 * std::max<std::int64_t>(1, all));
-    if (percent > 0) text += (text.empty() ? "" : ", ") + type + " " + std::to_string(percent) + " %";
+  for (const TypeShare& share : shares.list()) {
+    const std::int64_t percent = (200 * share.bytes + all) / (2 * std::max<std::int64_t>(1, all));
+    if (percent > 0) text += (text.empty() ? "" : ", ") + share.type + " " + std::to_string(percent) + " %";
   }
   return text;
 }
 
 ModelInfo describe(const std::filesystem::path& path, const Transformer& transformer, const MemoryPlan& memory) {
   ModelInfo info;
-  info.name = path.extension() == ".gguf" ? path.stem().string() : directory_name(path);
+  info.name = model_name(path);
   info.architecture = transformer.config().architecture;
   info.quantisation = types_by_share(transformer.weights().files);
   info.parameters = transformer.weights().parameters;
@@ -224,17 +204,16 @@ struct TextParts {
 };
 
 Result<TextParts> load_text(const std::filesystem::path& path, const ModelFiles& files) {
+  ENGINE_TRY(std::unique_ptr<Tokenizer> tokenizer, load_tokenizer(path, files));
   if (files.gguf() == nullptr) {
-    ENGINE_TRY(std::unique_ptr<Tokenizer> tokenizer, Tokenizer::load(path));
     ENGINE_TRY(ChatTemplate chat_template, ChatTemplate::load(path, *tokenizer));
     ENGINE_TRY(std::vector<TokenId> stop_tokens, read_stop_tokens(path, *tokenizer));
-    return TextParts{std::move(tokenizer), std::move(chat_template), std::move(stop_tokens)};
+    return TextParts{std::move(tokenizer), chat_template, std::move(stop_tokens)};
   }
   const GgufMetadata& metadata = files.gguf()->metadata();
-  ENGINE_TRY(std::unique_ptr<Tokenizer> tokenizer, load_gguf_tokenizer(metadata));
   ENGINE_TRY(ChatTemplate chat_template, load_gguf_chat_template(metadata, *tokenizer));
   ENGINE_TRY(std::vector<TokenId> stop_tokens, read_gguf_stop_tokens(metadata, *tokenizer));
-  return TextParts{std::move(tokenizer), std::move(chat_template), std::move(stop_tokens)};
+  return TextParts{std::move(tokenizer), chat_template, std::move(stop_tokens)};
 }
 
 // Headers and small files first: most mistakes are found before the weights are touched.
@@ -264,9 +243,9 @@ Result<std::unique_ptr<Engine>> open_engine(const std::filesystem::path& path, E
   ModelInfo info = describe(path, *transformer, planned.memory);
   info.context_tokens = limits.context_tokens;
   info.thinking = text.chat_template.thinking_model();
-  return std::unique_ptr<Engine>(std::make_unique<LoadedEngine>(
-      Parts{std::move(backend), std::move(text.tokenizer), std::move(transformer), std::move(text.chat_template),
-            std::move(limits), options, std::move(info)}));
+  return std::unique_ptr<Engine>(
+      std::make_unique<LoadedEngine>(Parts{std::move(backend), std::move(text.tokenizer), std::move(transformer),
+                                           text.chat_template, std::move(limits), options, std::move(info)}));
 }
 
 }  // namespace
