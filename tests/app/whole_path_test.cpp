@@ -89,7 +89,7 @@ class WholePathTest : public testing::Test {
   void SetUp() override {
     const fs::path resources = LECTERN_RESOURCES;
     if (!fs::exists(resources / "models" / "nano" / "config.json")) {
-      GTEST_SKIP() << "the bundled model is not in this checkout";
+      FAIL() << "the bundled model is not in this checkout";
     }
     const Finished finished = m_cli.run({"ingest", "--json", (resources / "samples").string()});
     ASSERT_EQ(finished.code, 0) << finished.out << finished.err;
