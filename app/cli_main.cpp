@@ -187,9 +187,12 @@ class CommandLine {
   void addEngineOptions(CLI::App& command, int drafts) {
     MeasureOptions& measure = m_options.measure;
     command.preparse_callback([&measure, drafts](std::size_t) { measure.draftTokens = drafts; });
+    command.add_option("--device", measure.device, "What computes: cpu, cuda (the first GPU) or cuda:N")
+        ->check(CLI::Validator(checkDevice, "DEVICE"))
+        ->capture_default_str();
     command
         .add_option("--weights", measure.weights,
-                    "Where weights are read: mapped file, copy in memory, or as there is room")
+                    "On the CPU, where weights are read: mapped file, copy in memory, or as there is room")
         ->check(CLI::IsMember({"auto", "map", "copy"}))
         ->capture_default_str();
     command.add_option("--kv", measure.kv, "How keys and values are kept")

@@ -5,6 +5,8 @@
 #include <array>
 #include <cmath>
 #include <cstdio>
+#include <string>
+#include <string_view>
 
 namespace lectern::app {
 namespace {
@@ -26,6 +28,8 @@ retrieval::ErrorCode codeOf(engine::ErrorCode code) {
   }
 }
 
+constexpr std::string_view kCuda = "cuda";
+
 }  // namespace
 
 std::string mixHelp() {
@@ -34,9 +38,21 @@ std::string mixHelp() {
   return "Types of the weights: " + names;
 }
 
+std::string checkDevice(const std::string& text) {
+  const bool known = text == "cpu" || text == kCuda;
+  const std::string_view index = text.starts_with("cuda:") ? std::string_view(text).substr(kCuda.size() + 1) : "";
+  const bool numbered = !index.empty() && index.size() <= 3 && index.find_first_not_of("0123456789") == index.npos;
+  return known || numbered ? std::string() : "must be cpu, cuda or cuda:N, N the number of a GPU counted from 0";
+}
+
 engine::EngineOptions engineOptions(const CliOptions& options) {
   engine::EngineOptions engine;
   engine.threads = options.threads;
+  const std::string& device = options.measure.device;
+  if (device.starts_with(kCuda)) {
+    engine.device = engine::DeviceKind::kCuda;
+    if (device.size() > kCuda.size()) engine.device_index = std::stoi(device.substr(kCuda.size() + 1));
+  }
   engine.sessions.directory = options.measure.sessions;
   engine.context_tokens = options.measure.contextTokens;
   engine.prefill_chunk_tokens = options.measure.chunkTokens;

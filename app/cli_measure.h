@@ -16,6 +16,9 @@ namespace lectern::app {
 // "Types of the weights: Q4_K_M, Q8_0, ..."
 std::string mixHelp();
 
+// Empty when `text` names a device, else what is wrong: for CLI11.
+std::string checkDevice(const std::string& text);
+
 engine::EngineOptions engineOptions(const CliOptions& options);
 
 // As fail(), for what the engine says.

@@ -110,6 +110,16 @@ Result<OpenedGenerator> openGenerator(const Locations& locations, const std::str
   return opened;
 }
 
+Result<OpenedProcess> openGeneratorProcess(const Locations& locations, const std::string& model,
+                                           engine::EngineOptions options, std::stop_token stop) {
+  RETRIEVAL_TRY(const fs::path path, findModel(locations, model));
+  OpenedProcess opened;
+  RETRIEVAL_TRY(opened.profile, loadProfile(locations, path));
+  options.sessions.directory = locations.sessions();
+  RETRIEVAL_TRY(opened.generator, EngineProcess::open(locations.engine, path, options, std::move(stop)));
+  return opened;
+}
+
 OpenedEmbedder openEmbedder(const Locations& locations, int threads) {
   OpenedEmbedder opened;
   Result<fs::path> directory = findModel(locations, kEmbeddingModel);

@@ -4,9 +4,11 @@
 
 #include <filesystem>
 #include <memory>
+#include <stop_token>
 #include <string>
 
 #include "engine_adapters.h"
+#include "engine_process.h"
 #include "locations.h"
 #include "retrieval/answer.h"
 #include "retrieval/library.h"
@@ -47,6 +49,16 @@ struct OpenedGenerator {
 // threads 0: one per hardware thread. Errors: kInvalidArgument (no such model), kGenerator, kCorrupt (a prompt file).
 retrieval::Result<OpenedGenerator> openGenerator(const Locations& locations, const std::string& model,
                                                  const engine::EngineOptions& options);
+
+struct OpenedProcess {
+  std::shared_ptr<EngineProcess> generator;
+  retrieval::PromptProfile profile;
+};
+
+// The same in a process of its own, which keeps what it has read in locations.sessions() as well. Errors: also
+// kCancelled.
+retrieval::Result<OpenedProcess> openGeneratorProcess(const Locations& locations, const std::string& model,
+                                                      engine::EngineOptions options, std::stop_token stop);
 
 struct OpenedEmbedder {
   std::unique_ptr<EngineEmbedder> embedder;  // null: search works on words alone

@@ -6,6 +6,7 @@
 #include <QStandardPaths>
 #include <filesystem>
 #include <memory>
+#include <stop_token>
 #include <utility>
 #include <vector>
 
@@ -21,12 +22,15 @@ namespace {
 
 constexpr int kThreadsForEmbedding = 2;  // searching while typing must not take the model's processors
 
-retrieval::Result<ui::OpenedModel> openModel(const Locations& locations, const std::filesystem::path& directory) {
-  RETRIEVAL_TRY(OpenedGenerator opened, openGenerator(locations, directory.string(), {}));
+retrieval::Result<ui::OpenedModel> openModel(const Locations& locations, const std::filesystem::path& directory,
+                                             std::stop_token stop) {
+  RETRIEVAL_TRY(OpenedProcess opened, openGeneratorProcess(locations, directory.string(), {}, std::move(stop)));
   ui::OpenedModel model;
   if (opened.generator->info().name == kNanoModel) {
     model.note = QApplication::translate("Model", "bundled nano model: extracts sentences only");
   }
+  model.ready = [engine = opened.generator.get()] { return engine->running(); };
+  model.prepare = [engine = opened.generator.get()](const std::stop_token& token) { return engine->prepare(token); };
   model.generator = std::move(opened.generator);
   model.profile = std::move(opened.profile);
   return model;
@@ -38,8 +42,8 @@ retrieval::Result<ui::Services> makeServices(const std::filesystem::path& librar
   RETRIEVAL_TRY(services.library, openLibrary(locations, library, MissingLibrary::kCreate));
   services.extractor = makeExtractor(locations);
   services.embedder = openEmbedder(locations, kThreadsForEmbedding).embedder;
-  services.openModel = [locations](const std::filesystem::path& directory, std::stop_token) {
-    return openModel(locations, directory);
+  services.openModel = [locations](const std::filesystem::path& directory, std::stop_token stop) {
+    return openModel(locations, directory, std::move(stop));
   };
   services.samples = locations.samples();
   services.settingsFile =

@@ -7,25 +7,6 @@
 namespace lectern::app {
 namespace {
 
-std::vector<engine::ChatMessage> toEngine(const std::vector<retrieval::ChatMessage>& messages) {
-  std::vector<engine::ChatMessage> converted;
-  converted.reserve(messages.size());
-  for (const retrieval::ChatMessage& message : messages) converted.push_back({message.role, message.content});
-  return converted;
-}
-
-engine::GenerationRequest toEngine(const std::vector<retrieval::ChatMessage>& messages,
-                                   const retrieval::GenerateOptions& options) {
-  engine::GenerationRequest request;
-  request.messages = toEngine(messages);
-  request.sampling.temperature = options.temperature;
-  request.sampling.top_k = options.top_k;
-  request.sampling.top_p = options.top_p;
-  request.sampling.seed = options.seed;
-  request.max_new_tokens = options.max_new_tokens;
-  return request;
-}
-
 retrieval::GenerateFinish fromEngine(engine::FinishReason reason) {
   switch (reason) {
     case engine::FinishReason::kLength:
@@ -58,6 +39,40 @@ retrieval::Error generatorError(const engine::Error& error) {
   return {cancelled ? retrieval::ErrorCode::kCancelled : retrieval::ErrorCode::kGenerator, error.message};
 }
 
+std::vector<engine::ChatMessage> toEngine(const std::vector<retrieval::ChatMessage>& messages) {
+  std::vector<engine::ChatMessage> converted;
+  converted.reserve(messages.size());
+  for (const retrieval::ChatMessage& message : messages) converted.push_back({message.role, message.content});
+  return converted;
+}
+
+engine::GenerationRequest toEngine(const std::vector<retrieval::ChatMessage>& messages,
+                                   const retrieval::GenerateOptions& options) {
+  engine::GenerationRequest request;
+  request.messages = toEngine(messages);
+  request.sampling.temperature = options.temperature;
+  request.sampling.top_k = options.top_k;
+  request.sampling.top_p = options.top_p;
+  request.sampling.seed = options.seed;
+  request.max_new_tokens = options.max_new_tokens;
+  return request;
+}
+
+retrieval::GeneratedText fromEngine(engine::GenerationResult result) {
+  retrieval::GeneratedText text;
+  text.text = std::move(result.text);
+  text.finish = fromEngine(result.finish);
+  text.prompt_tokens = result.statistics.prompt_tokens;
+  text.generated_tokens = result.statistics.generated_tokens;
+  text.reused_tokens = result.statistics.reused_tokens;
+  text.drafted_tokens = result.statistics.drafted_tokens;
+  text.accepted_tokens = result.statistics.accepted_tokens;
+  text.rope_factor = result.statistics.rope_factor;
+  text.prefill_seconds = result.statistics.prefill_seconds;
+  text.decode_seconds = result.statistics.decode_seconds;
+  return text;
+}
+
 EngineGenerator::EngineGenerator(std::unique_ptr<engine::Engine> engine) : m_engine(std::move(engine)) {}
 
 std::string EngineGenerator::model_name() const { return m_engine->info().name; }
@@ -77,18 +92,7 @@ retrieval::Result<retrieval::GeneratedText> EngineGenerator::generate(
   engine::Result<engine::GenerationResult> result =
       m_engine->generate(toEngine(messages, options), forwarding, std::move(stop));
   if (!result.ok()) return generatorError(result.error());
-  retrieval::GeneratedText text;
-  text.text = std::move(result->text);
-  text.finish = fromEngine(result->finish);
-  text.prompt_tokens = result->statistics.prompt_tokens;
-  text.generated_tokens = result->statistics.generated_tokens;
-  text.reused_tokens = result->statistics.reused_tokens;
-  text.drafted_tokens = result->statistics.drafted_tokens;
-  text.accepted_tokens = result->statistics.accepted_tokens;
-  text.rope_factor = result->statistics.rope_factor;
-  text.prefill_seconds = result->statistics.prefill_seconds;
-  text.decode_seconds = result->statistics.decode_seconds;
-  return text;
+  return fromEngine(std::move(result).value());
 }
 
 EngineEmbedder::EngineEmbedder(std::unique_ptr<engine::Embedder> embedder) : m_embedder(std::move(embedder)) {}

@@ -17,6 +17,12 @@ namespace lectern::app {
 // Every engine failure becomes kGenerator with the engine's own sentence; cancelling stays kCancelled.
 retrieval::Error generatorError(const engine::Error& error);
 
+// The same in the engine's types and back.
+std::vector<engine::ChatMessage> toEngine(const std::vector<retrieval::ChatMessage>& messages);
+engine::GenerationRequest toEngine(const std::vector<retrieval::ChatMessage>& messages,
+                                   const retrieval::GenerateOptions& options);
+retrieval::GeneratedText fromEngine(engine::GenerationResult result);
+
 class EngineGenerator final : public retrieval::Generator {
  public:
   explicit EngineGenerator(std::unique_ptr<engine::Engine> engine);

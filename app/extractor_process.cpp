@@ -3,9 +3,6 @@
 
 #include <fcntl.h>
 #include <poll.h>
-#include <spawn.h>
-#include <sys/eventfd.h>
-#include <sys/resource.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -13,12 +10,13 @@
 #include <array>
 #include <cerrno>
 #include <csignal>
-#include <cstdint>
 #include <cstring>
 #include <exception>
 #include <string_view>
 #include <utility>
 #include <vector>
+
+#include "child_process.h"
 
 namespace lectern::app {
 namespace {
@@ -30,132 +28,6 @@ using retrieval::Result;
 
 // Where the program finds the document.
 constexpr int kDocumentDescriptor = 3;
-
-class Descriptor {
- public:
-  Descriptor() = default;
-  explicit Descriptor(int value) : m_value(value) {}
-  Descriptor(Descriptor&& other) noexcept : m_value(std::exchange(other.m_value, -1)) {}
-  Descriptor& operator=(Descriptor&& other) noexcept {
-    std::swap(m_value, other.m_value);
-    return *this;
-  }
-  ~Descriptor() { reset(); }
-
-  int get() const { return m_value; }
-  bool valid() const { return m_value >= 0; }
-  void reset() {
-    if (m_value >= 0) close(m_value);
-    m_value = -1;
-  }
-
- private:
-  int m_value = -1;
-};
-
-// A copy above the numbers that the child uses, so that placing one descriptor cannot overwrite another.
-Descriptor movedUp(Descriptor low) { return Descriptor(fcntl(low.get(), F_DUPFD_CLOEXEC, 16)); }
-
-// Becomes readable when a stop is requested.
-class StopSignal {
- public:
-  explicit StopSignal(std::stop_token stop)
-      : m_event(eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK)), m_callback(std::move(stop), Raise{m_event.get()}) {}
-  int get() const { return m_event.get(); }
-
- private:
-  struct Raise {
-    int event;
-    void operator()() const {
-      const std::uint64_t one = 1;
-      static_cast<void>(!write(event, &one, sizeof one));
-    }
-  };
-  Descriptor m_event;
-  std::stop_callback<Raise> m_callback;
-};
-
-class SpawnPlan {
- public:
-  SpawnPlan() {
-    posix_spawn_file_actions_init(&m_actions);
-    posix_spawnattr_init(&m_attributes);
-    // An own process group: Ctrl-C in the terminal is for us, and we pass it on as a stop.
-    sigset_t none, standard;
-    sigemptyset(&none);
-    sigfillset(&standard);
-    posix_spawnattr_setsigmask(&m_attributes, &none);
-    posix_spawnattr_setsigdefault(&m_attributes, &standard);
-    posix_spawnattr_setpgroup(&m_attributes, 0);
-    posix_spawnattr_setflags(&m_attributes, POSIX_SPAWN_SETSIGMASK | POSIX_SPAWN_SETSIGDEF | POSIX_SPAWN_SETPGROUP);
-    posix_spawn_file_actions_addopen(&m_actions, STDIN_FILENO, "/dev/null", O_RDONLY, 0);
-    posix_spawn_file_actions_addopen(&m_actions, STDERR_FILENO, "/dev/null", O_WRONLY, 0);
-  }
-  SpawnPlan(const SpawnPlan&) = delete;
-  SpawnPlan& operator=(const SpawnPlan&) = delete;
-  ~SpawnPlan() {
-    posix_spawn_file_actions_destroy(&m_actions);
-    posix_spawnattr_destroy(&m_attributes);
-  }
-
-  void place(const Descriptor& ours, int theirs) { posix_spawn_file_actions_adddup2(&m_actions, ours.get(), theirs); }
-  void closeFrom(int first) { posix_spawn_file_actions_addclosefrom_np(&m_actions, first); }
-
-  // 0, or the error number.
-  int start(const std::filesystem::path& program, std::vector<std::string> arguments, pid_t& child) const {
-    std::string name = program.string();
-    std::string locale = "LC_ALL=C.UTF-8";
-    std::vector<char*> argv = {name.data()};
-    for (std::string& argument : arguments) argv.push_back(argument.data());
-    argv.push_back(nullptr);
-    std::array<char*, 2> environment = {locale.data(), nullptr};
-    return posix_spawn(&child, program.c_str(), &m_actions, &m_attributes, argv.data(), environment.data());
-  }
-
- private:
-  posix_spawn_file_actions_t m_actions;
-  posix_spawnattr_t m_attributes;
-};
-
-// A running child; destroying it ends and reaps the child.
-class Child {
- public:
-  explicit Child(pid_t id) : m_id(id) {}
-  Child(const Child&) = delete;
-  Child& operator=(const Child&) = delete;
-  ~Child() {
-    if (m_id > 0) static_cast<void>(end());
-  }
-
-  // Kills the child when it has not ended by itself yet, and returns its wait status.
-  int end() {
-    kill(m_id, SIGKILL);
-    return reap(0);
-  }
-
-  // Gives the child until `deadline` to end by itself.
-  int waitUntil(Clock::time_point deadline) {
-    while (Clock::now() < deadline) {
-      const int status = reap(WNOHANG);
-      if (m_id <= 0) return status;
-      poll(nullptr, 0, 1);
-    }
-    return end();
-  }
-
- private:
-  int reap(int options) {
-    int status = 0;
-    pid_t got = 0;
-    do {
-      got = waitpid(m_id, &status, options);
-    } while (got < 0 && errno == EINTR);
-    if (got != 0) m_id = 0;
-    return status;
-  }
-
-  pid_t m_id;
-};
 
 enum class ReadingEnd { kComplete, kStopped, kDeadline, kTooMuch, kFailed };
 
@@ -203,14 +75,15 @@ Result<Answer> runProgram(const std::filesystem::path& program, std::vector<std:
   Descriptor writeEnd = movedUp(Descriptor(ends[1]));
   if (!writeEnd.valid()) return noProgram(program, errno);
 
-  SpawnPlan plan;
+  SpawnPlan plan(ChildErrors::kDiscarded);
   plan.place(writeEnd, STDOUT_FILENO);
   if (document.valid()) plan.place(document, kDocumentDescriptor);
   plan.closeFrom(document.valid() ? kDocumentDescriptor + 1 : kDocumentDescriptor);
   const StopSignal stopSignal(std::move(stop));
   const Clock::time_point deadline = Clock::now() + limits.deadline;
   pid_t id = 0;
-  if (const int cause = plan.start(program, std::move(arguments), id); cause != 0) return noProgram(program, cause);
+  if (const int cause = plan.startIsolated(program, std::move(arguments), id); cause != 0)
+    return noProgram(program, cause);
   Child child(id);
   writeEnd.reset();
 

@@ -62,6 +62,7 @@ retrieval::Result<Locations> findLocations() {
   locations.resources = fs::weakly_canonical(resources, error);
   if (error) locations.resources = resources;
   locations.extractor = firstExisting({folder / "lectern-extract", prefix / "libexec" / "lectern" / "lectern-extract"});
+  locations.engine = firstExisting({folder / "lectern-engine", prefix / "libexec" / "lectern" / "lectern-engine"});
   // In a build folder `resources` is a link into the checkout, beside which ./run keeps downloaded models.
   locations.modelDirectories = {locations.data / "models", locations.resources / "models",
                                 locations.resources.parent_path() / "models"};

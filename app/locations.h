@@ -12,10 +12,13 @@ namespace lectern::app {
 struct Locations {
   std::filesystem::path resources;  // <prefix>/share/lectern; a build folder has a link of that name
   std::filesystem::path extractor;  // the lectern-extract program
+  std::filesystem::path engine;     // the lectern-engine program
   std::filesystem::path data;       // $LECTERN_DATA, else $XDG_DATA_HOME/lectern, else ~/.local/share/lectern
   std::vector<std::filesystem::path> modelDirectories;  // searched in this order for a model's name
 
   std::filesystem::path defaultLibrary() const { return data / "libraries" / "default"; }
+  // What models have read, so that it need not be read again; it holds the documents' text in the models' own form.
+  std::filesystem::path sessions() const { return data / "sessions"; }
   std::filesystem::path samples() const { return resources / "samples"; }
 };
 

@@ -15,6 +15,7 @@ class PostingSink : public retrieval::AskSink {
   PostingSink(const JobContext& job, AskController* receiver) : m_job(job), m_receiver(receiver) {}
 
   void on_context(const retrieval::ContextReport& context) override {
+    m_partial.context = context;
     m_job.post([receiver = m_receiver, context] { emit receiver->contextReady(context); });
   }
 
@@ -23,13 +24,25 @@ class PostingSink : public retrieval::AskSink {
   }
 
   void on_text(std::string_view piece) override {
+    m_partial.text += piece;
     const QString text = m_decoder(QByteArrayView(piece.data(), static_cast<qsizetype>(piece.size())));
     if (!text.isEmpty()) m_job.post([receiver = m_receiver, text] { emit receiver->textArrived(text); });
+  }
+
+  // What has come so far, with its sources; nothing when that is no text, or the library cannot be read.
+  std::optional<retrieval::Answer> partial(const retrieval::Library& library) && {
+    if (m_partial.text.empty()) return std::nullopt;
+    auto citations =
+        retrieval::resolve_citations(library, m_partial.context.passages, m_partial.text, m_partial.unknown_marks);
+    if (!citations.ok()) return std::nullopt;
+    m_partial.citations = std::move(citations).value();
+    return std::move(m_partial);
   }
 
  private:
   const JobContext& m_job;
   AskController* m_receiver;
+  retrieval::Answer m_partial;
   QStringDecoder m_decoder{QStringDecoder::Utf8};  // a piece may end inside a character
 };
 
@@ -50,6 +63,8 @@ retrieval::Result<const OpenedModel*> AskController::opened(Model& model, AskCon
     job.post([receiver] { emit receiver->modelOpening(); });
     RETRIEVAL_TRY(model.opened, model.open(model.directory, job.stop()));
   }
+  if (model.opened->ready && !model.opened->ready()) job.post([receiver] { emit receiver->modelOpening(); });
+  if (model.opened->prepare) RETRIEVAL_CHECK(model.opened->prepare(job.stop()));
   // Said every time: whoever had it opened may have been abandoned since.
   const ModelLine line{labelText(model.opened->generator->model_name(), 80), model.opened->note,
                        model.opened->generator->context_tokens()};
@@ -74,22 +89,35 @@ void AskController::openModel(const std::filesystem::path& directory) {
 void AskController::ask(const QString& question, const std::vector<retrieval::DocumentId>& documents) {
   if (busy()) return;
   auto work = [this, library = m_library, embedder = m_embedder, model = m_model, text = question.toStdString(),
-               documents](const JobContext& job) -> retrieval::Result<retrieval::Answer> {
-    RETRIEVAL_TRY(const OpenedModel* ready, opened(*model, this, job));
+               documents](const JobContext& job) -> Outcome {
+    const retrieval::Result<const OpenedModel*> opening = opened(*model, this, job);
+    if (!opening.ok()) return {opening.error(), std::nullopt};
+    const OpenedModel* ready = *opening;
     retrieval::AskOptions options;
     options.documents = documents;
     options.generate.max_new_tokens = ready->profile.max_new_tokens;
     PostingSink sink(job, this);
-    return retrieval::ask(*library, *ready->generator, embedder.get(), ready->profile, text, options, sink, job.stop());
+    Outcome outcome{
+        retrieval::ask(*library, *ready->generator, embedder.get(), ready->profile, text, options, sink, job.stop()),
+        std::nullopt};
+    if (!outcome.answer.ok()) outcome.partial = std::move(sink).partial(*library);
+    return outcome;
   };
   emit started(question);
-  m_question = m_thread.submit(std::move(work), [this](const retrieval::Result<retrieval::Answer>& answer) {
-    if (answer.ok()) {
-      emit finished(*answer);
-    } else {
-      emit failed(displayText(answer.error().message), answer.error().code == retrieval::ErrorCode::kCancelled);
-    }
-  });
+  m_question = m_thread.submit(std::move(work), [this](const Outcome& outcome) { deliver(outcome); });
+}
+
+void AskController::deliver(const Outcome& outcome) {
+  if (outcome.answer.ok()) {
+    emit finished(*outcome.answer);
+    return;
+  }
+  const retrieval::Error& error = outcome.answer.error();
+  if (outcome.partial) {
+    emit interrupted(*outcome.partial, displayText(error.message));
+  } else {
+    emit failed(displayText(error.message), error.code == retrieval::ErrorCode::kCancelled);
+  }
 }
 
 void AskController::stop() {

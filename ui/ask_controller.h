@@ -54,6 +54,8 @@ class AskController : public QObject {
   void prefilled(const lectern::ui::PrefillProgress& progress);
   void textArrived(const QString& piece);
   void finished(const lectern::retrieval::Answer& answer);
+  // The model failed after `partial` had been written; its sources have been looked up.
+  void interrupted(const lectern::retrieval::Answer& partial, const QString& message);
   void failed(const QString& message, bool cancelled);
 
  private:
@@ -64,7 +66,14 @@ class AskController : public QObject {
     std::optional<OpenedModel> opened;
   };
 
+  struct Outcome {
+    retrieval::Result<retrieval::Answer> answer;
+    std::optional<retrieval::Answer> partial;  // what had been written before an error
+  };
+
   static retrieval::Result<const OpenedModel*> opened(Model& model, AskController* receiver, const JobContext& job);
+
+  void deliver(const Outcome& outcome);
 
   std::shared_ptr<retrieval::Library> m_library;
   std::shared_ptr<retrieval::Embedder> m_embedder;

@@ -7,11 +7,13 @@
 #include <QLabel>
 #include <QLocale>
 #include <QProgressBar>
+#include <QPushButton>
 #include <QStyle>
 #include <QToolButton>
 #include <QVBoxLayout>
 
 #include "answer_view.h"
+#include "column_layout.h"
 #include "display_text.h"
 #include "source_row.h"
 #include "theme.h"
@@ -44,6 +46,7 @@ ConversationTurn::ConversationTurn(const QString& question, QWidget* parent)
       m_progressRow(new QWidget),
       m_answer(new AnswerView),
       m_error(makeLabel(QStringLiteral("errorText"))),
+      m_again(new QPushButton(tr("Ask again"))),
       m_sources(new QVBoxLayout),
       m_sourcesBox(new QWidget),
       m_figures(makeLabel(QStringLiteral("muted"))),
@@ -70,25 +73,30 @@ ConversationTurn::ConversationTurn(const QString& question, QWidget* parent)
   m_copy->setToolTip(tr("Copy the answer with its sources"));
   m_copy->setAccessibleName(tr("Copy the answer with its sources"));
   m_copy->setFocusPolicy(Qt::StrongFocus);
+  m_again->setObjectName(QStringLiteral("askAgainButton"));
+  m_again->setToolTip(tr("Ask the same question again"));
   auto* footerLayout = new QHBoxLayout(m_footer);
   footerLayout->setContentsMargins(0, 0, 0, 0);
   footerLayout->addWidget(m_figures, 1);
   footerLayout->addWidget(m_copy, 0, Qt::AlignTop);
 
-  auto* layout = new QVBoxLayout(this);
+  auto* layout = new ColumnLayout(this);
   layout->setContentsMargins(0, 0, 0, 0);
   layout->setSpacing(12);
   layout->addWidget(questionLabel);
   layout->addWidget(m_progressRow);
   layout->addWidget(m_answer);
   layout->addWidget(m_error);
+  layout->addWidget(m_again, 0, Qt::AlignLeft);
   layout->addWidget(m_sourcesBox);
   layout->addWidget(m_footer);
-  for (QWidget* later : {static_cast<QWidget*>(m_answer), static_cast<QWidget*>(m_error), m_sourcesBox, m_footer}) {
+  for (QWidget* later : {static_cast<QWidget*>(m_answer), static_cast<QWidget*>(m_error),
+                         static_cast<QWidget*>(m_again), m_sourcesBox, m_footer}) {
     later->hide();
   }
   showPhase(tr("Searching…"));
 
+  connect(m_again, &QPushButton::clicked, this, &ConversationTurn::askAgainRequested);
   connect(m_copy, &QToolButton::clicked, this, &ConversationTurn::copyAnswer);
   connect(m_answer, &AnswerView::citationActivated, this, &ConversationTurn::activateCitation);
   connect(m_answer, &AnswerView::rendered, this, &ConversationTurn::grown);
@@ -168,11 +176,24 @@ void ConversationTurn::finish(const retrieval::Answer& answer) {
   emit grown();
 }
 
-void ConversationTurn::fail(const QString& message, bool cancelled) {
-  endProgress();
-  if (cancelled) muteNotice();
+void ConversationTurn::interrupt(const retrieval::Answer& partial, const QString& message) {
+  finish(partial);
+  m_footer->show();
+  showError(tr("The answer is incomplete. %1").arg(message));
+  emit grown();
+}
+
+void ConversationTurn::showError(const QString& message) {
   m_error->setText(message);
   m_error->show();
+  m_again->show();
+}
+
+void ConversationTurn::fail(const QString& message, bool cancelled) {
+  endProgress();
+  showError(message);
+  if (cancelled) muteNotice();
+  m_again->setVisible(!cancelled);
   m_answer->finish();
   emit grown();
 }

@@ -9,6 +9,7 @@
 
 class QLabel;
 class QProgressBar;
+class QPushButton;
 class QToolButton;
 class QVBoxLayout;
 
@@ -28,12 +29,15 @@ class ConversationTurn : public QWidget {
   void showPhase(const QString& text);
   void appendText(const QString& piece);
   void finish(const retrieval::Answer& answer);
+  // The model failed in the middle of the answer.
+  void interrupt(const retrieval::Answer& partial, const QString& message);
   void fail(const QString& message, bool cancelled);
 
   AnswerView* answerView() const { return m_answer; }
 
  signals:
   void targetActivated(const lectern::ui::ReaderTarget& target);
+  void askAgainRequested();
   void grown();
 
  private:
@@ -43,12 +47,14 @@ class ConversationTurn : public QWidget {
   void copyAnswer();
   void endProgress();
   void muteNotice();
+  void showError(const QString& message);
 
   QLabel* m_phase;
   QProgressBar* m_progress;
   QWidget* m_progressRow;
   AnswerView* m_answer;
   QLabel* m_error;
+  QPushButton* m_again;
   QVBoxLayout* m_sources;
   QWidget* m_sourcesBox;
   QLabel* m_figures;

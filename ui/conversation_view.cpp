@@ -149,6 +149,11 @@ void ConversationView::connectController() {
     m_turn->finish(answer);
     endTurn();
   });
+  connect(m_controller, &AskController::interrupted, this,
+          [this](const retrieval::Answer& partial, const QString& message) {
+            m_turn->interrupt(partial, message);
+            endTurn();
+          });
   connect(m_controller, &AskController::failed, this, [this](const QString& message, bool cancelled) {
     m_turn->fail(message, cancelled);
     endTurn();
@@ -199,7 +204,13 @@ void ConversationView::submit() {
 }
 
 void ConversationView::ask(const QString& question) {
-  m_controller->ask(question, m_onlySelected->isChecked() ? m_selection : std::vector<retrieval::DocumentId>());
+  ask(question, m_onlySelected->isChecked() ? m_selection : std::vector<retrieval::DocumentId>());
+}
+
+void ConversationView::ask(const QString& question, const std::vector<retrieval::DocumentId>& documents) {
+  if (m_controller->busy()) return;
+  m_asked = documents;
+  m_controller->ask(question, documents);
   updateButton();
 }
 
@@ -214,6 +225,8 @@ void ConversationView::beginTurn(const QString& question) {
   m_empty->hide();
   m_turn = new ConversationTurn(question, m_page);
   connect(m_turn, &ConversationTurn::targetActivated, this, &ConversationView::targetActivated);
+  connect(m_turn, &ConversationTurn::askAgainRequested, this,
+          [this, question, documents = m_asked] { ask(question, documents); });
   m_turns->addWidget(m_turn);
   m_following = true;
 }

@@ -47,6 +47,7 @@ class ConversationView : public QWidget {
   void buildEmptyState();
   QPushButton* addSuggestion(const QString& text);
   void connectController();
+  void ask(const QString& question, const std::vector<retrieval::DocumentId>& documents);
   void beginTurn(const QString& question);
   void endTurn();
   void submit();
@@ -66,6 +67,7 @@ class ConversationView : public QWidget {
   QCheckBox* m_onlySelected;
   ConversationTurn* m_turn = nullptr;
   std::vector<retrieval::DocumentId> m_selection;
+  std::vector<retrieval::DocumentId> m_asked;  // about these is the last question
   bool m_following = true;
 };
 

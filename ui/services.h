@@ -19,6 +19,10 @@ struct OpenedModel {
   std::shared_ptr<retrieval::Generator> generator;
   retrieval::PromptProfile profile;
   QString note;  // what the user should know, such as "bundled nano model: extracts sentences only"; may be empty
+  // For a generator that can be lost with what runs it. `ready`: whether it can answer at once; if not, `prepare` opens
+  // the model again, or says why that is impossible. Both empty: always ready.
+  std::function<bool()> ready = {};
+  std::function<retrieval::Result<void>(const std::stop_token&)> prepare = {};
 };
 
 // Everything the window needs from the host program, which fills it and outlives the window.

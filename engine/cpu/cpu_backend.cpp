@@ -41,7 +41,9 @@ Result<WeightHandle> CpuBackend::take_weight(const HostMatrix& matrix) {
   return WeightHandle(std::make_unique<CpuWeight>(matrix));
 }
 
-Result<std::unique_ptr<Buffer>> CpuBackend::make_buffer(std::int64_t floats) {
+Result<void> CpuBackend::place_experts(ExpertWeights& /*w*/) { return {}; }
+
+Result<std::unique_ptr<Buffer>> CpuBackend::make_buffer(std::int64_t floats, MemoryUse /*use*/) {
   auto buffer = std::make_unique<HostBuffer>(static_cast<std::size_t>(floats <= kMostFloats ? floats : 0));
   if (floats > kMostFloats || !buffer->allocated()) {
     return Error{ErrorCode::kOutOfMemory, "The system refused " + std::to_string(floats / 262144 + 1) +
@@ -52,6 +54,10 @@ Result<std::unique_ptr<Buffer>> CpuBackend::make_buffer(std::int64_t floats) {
 
 void CpuBackend::copy(const float* from, float* to, std::int64_t floats) {
   std::memcpy(to, from, static_cast<std::size_t>(floats) * sizeof(float));
+}
+
+void CpuBackend::copy_columns(const Tensor& from, const Tensor& to, std::int64_t first) {
+  for (std::int64_t t = 0; t < from.rows; ++t) copy(from.row(t), to.row(t) + first, from.cols);
 }
 
 void CpuBackend::upload(std::span<const float> from, float* to) { std::memcpy(to, from.data(), from.size_bytes()); }

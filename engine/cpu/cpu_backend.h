@@ -32,10 +32,17 @@ class CpuBackend final : public Backend {
   ~CpuBackend() override;
 
   Result<WeightHandle> take_weight(const HostMatrix& matrix) override;
-  Result<std::unique_ptr<Buffer>> make_buffer(std::int64_t floats) override;
+  Result<void> place_experts(ExpertWeights& w) override;
+  Result<std::unique_ptr<Buffer>> make_buffer(std::int64_t floats, MemoryUse use) override;
   void copy(const float* from, float* to, std::int64_t floats) override;
+  void copy_columns(const Tensor& from, const Tensor& to, std::int64_t first) override;
   void upload(std::span<const float> from, float* to) override;
   void download(const float* from, std::span<float> to) override;
+
+  void begin_pass(std::span<const std::uint64_t> /*key*/) override {}
+  Result<void> end_pass() override { return {}; }
+  void drop_pass() override {}
+  Result<void> status() override { return {}; }
 
   void embed(const Weight& table, std::span<const TokenId> tokens, const Tensor& y) override;
   void linear(const Tensor& x, const Weight& w, bool accumulate, const Tensor& y) override;

@@ -99,7 +99,7 @@ Result<Encoder::Scratch> Encoder::make_scratch(std::int64_t tokens, std::int64_t
   const std::int64_t floats = tokens * (5 * d + config_.intermediate_size) + sequences * d;
   if (!memory_ || memory_->size() < floats) {
     memory_.reset();
-    ENGINE_TRY(memory_, backend_.make_buffer(floats));
+    ENGINE_TRY(memory_, backend_.make_buffer(floats, MemoryUse::kScratch));
   }
   float* next = memory_->data();
   const auto take = [&next](std::int64_t rows, std::int64_t cols) {

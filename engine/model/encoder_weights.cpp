@@ -101,7 +101,7 @@ class EncoderBinder {
 
   Result<std::unique_ptr<Buffer>> vector(const std::string& name, std::int64_t length) {
     ENGINE_TRY(const HostMatrix host, stored(name, {length}));
-    ENGINE_TRY(std::unique_ptr<Buffer> buffer, backend_.make_buffer(length));
+    ENGINE_TRY(std::unique_ptr<Buffer> buffer, backend_.make_buffer(length, MemoryUse::kWeights));
     backend_.upload(widen(host, length), buffer->data());
     return buffer;
   }

@@ -8,7 +8,7 @@ namespace {
 
 Result<std::unique_ptr<Buffer>> copy_of(const std::unique_ptr<Buffer>& buffer, Backend& backend) {
   if (!buffer) return std::unique_ptr<Buffer>();
-  ENGINE_TRY(std::unique_ptr<Buffer> copy, backend.make_buffer(buffer->size()));
+  ENGINE_TRY(std::unique_ptr<Buffer> copy, backend.make_buffer(buffer->size(), MemoryUse::kState));
   backend.copy(buffer->data(), copy->data(), buffer->size());
   return copy;
 }
@@ -27,14 +27,15 @@ Result<SequenceState> SequenceState::create(const ModelConfig& config, const Seq
   state.deltas_.resize(config.layers.size());
   state.tentative_rows_.resize(config.layers.size());
   state.caches_.resize(config.layers.size());
+  const auto make_state = [&](std::int64_t floats) { return backend.make_buffer(floats, MemoryUse::kState); };
   for (std::size_t i = 0; i < config.layers.size(); ++i) {
     if (config.layers[i] == LayerKind::kAttention) {
       ENGINE_TRY(state.caches_[i], backend.make_kv_cache(config.attention, options.kv));
       continue;
     }
     const std::int64_t recurrent = config.delta.value_heads * config.delta.key_dim * config.delta.value_dim;
-    ENGINE_TRY(state.deltas_[i].conv, backend.make_buffer((config.conv_taps - 1) * config.conv_channels()));
-    ENGINE_TRY(state.deltas_[i].recurrent, backend.make_buffer(recurrent));
+    ENGINE_TRY(state.deltas_[i].conv, make_state((config.conv_taps - 1) * config.conv_channels()));
+    ENGINE_TRY(state.deltas_[i].recurrent, make_state(recurrent));
   }
   if (options.with_mtp) {
     ENGINE_TRY(state.mtp_cache_, backend.make_kv_cache(config.attention, options.kv));
@@ -51,10 +52,11 @@ Result<void> SequenceState::reserve(std::int64_t tokens, Backend& backend) {
 
 Result<void> SequenceState::reserve_tentative(const ModelConfig& config, Backend& backend) {
   const std::int64_t change = config.delta.value_heads * (config.delta.key_dim + config.delta.value_dim + 1);
+  const auto make_state = [&](std::int64_t floats) { return backend.make_buffer(floats, MemoryUse::kState); };
   for (std::size_t i = 0; i < deltas_.size(); ++i) {
     if (!deltas_[i].conv || tentative_rows_[i].changes) continue;
-    ENGINE_TRY(tentative_rows_[i].conv_inputs, backend.make_buffer(kSmallBatchRows * config.conv_channels()));
-    ENGINE_TRY(tentative_rows_[i].changes, backend.make_buffer(kSmallBatchRows * change));
+    ENGINE_TRY(tentative_rows_[i].conv_inputs, make_state(kSmallBatchRows * config.conv_channels()));
+    ENGINE_TRY(tentative_rows_[i].changes, make_state(kSmallBatchRows * change));
   }
   return {};
 }
@@ -89,6 +91,14 @@ Result<SequenceState> SequenceState::fork(Backend& backend) const {
   for (const auto& cache : caches_) copy.caches_.push_back(cache ? cache->fork() : nullptr);
   if (mtp_cache_) copy.mtp_cache_ = mtp_cache_->fork();
   return copy;
+}
+
+const void* SequenceState::identity() const {
+  for (std::size_t i = 0; i < caches_.size(); ++i) {
+    if (caches_[i]) return caches_[i].get();
+    if (deltas_[i].recurrent) return deltas_[i].recurrent.get();
+  }
+  return this;
 }
 
 std::int64_t SequenceState::kv_bytes() const {

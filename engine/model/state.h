@@ -75,6 +75,9 @@ class SequenceState {
   // Errors: kOutOfMemory.
   Result<SequenceState> fork(Backend& backend) const;
 
+  // Differs between any two sequences that exist at the same time, and stays when one is moved.
+  const void* identity() const;
+
   // Memory of this sequence, shared parts counted in full.
   std::int64_t bytes() const;
   std::int64_t kv_bytes() const;  // of these, keys and values

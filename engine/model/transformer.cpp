@@ -2,6 +2,7 @@
 #include "model/transformer.h"
 
 #include <algorithm>
+#include <bit>
 #include <string>
 #include <utility>
 #include <vector>
@@ -14,18 +15,47 @@ constexpr std::int64_t kLogitRows = kSmallBatchRows;
 
 Tensor rows_of(const Tensor& all, std::int64_t first, std::int64_t rows) { return {all.row(first), rows, all.cols}; }
 
+// A pass that is dropped unless it ends.
+class Pass {
+ public:
+  Pass(Backend& backend, std::span<const std::uint64_t> key) : backend_(backend) { backend_.begin_pass(key); }
+  ~Pass() {
+    if (!ended_) backend_.drop_pass();
+  }
+  Pass(const Pass&) = delete;
+  Pass& operator=(const Pass&) = delete;
+
+  Result<void> end() {
+    ended_ = true;
+    return backend_.end_pass();
+  }
+
+ private:
+  Backend& backend_;
+  bool ended_ = false;
+};
+
+std::uint64_t address_bits(const void* address) { return std::bit_cast<std::uintptr_t>(address); }
+
 }  // namespace
 
-Transformer::Transformer(ModelWeights weights, Backend& backend, std::int64_t chunk_tokens)
+Transformer::Transformer(ModelWeights weights, const ModelConfig& config, Backend& backend, std::int64_t chunk_tokens)
     : weights_(std::move(weights)),
-      config_(weights_.files.config()),
+      config_(config),
       backend_(backend),
       chunk_tokens_(std::max<std::int64_t>(1, chunk_tokens)) {}
 
 Result<std::unique_ptr<Transformer>> Transformer::load(ModelFiles files, Backend& backend, std::int64_t chunk_tokens) {
+  const ModelConfig config = files.config();
   ENGINE_TRY(ModelWeights weights, load_weights(std::move(files), backend));
-  std::unique_ptr<Transformer> model(new Transformer(std::move(weights), backend, chunk_tokens));
+  return assemble(std::move(weights), config, backend, chunk_tokens);
+}
+
+Result<std::unique_ptr<Transformer>> Transformer::assemble(ModelWeights weights, const ModelConfig& config,
+                                                           Backend& backend, std::int64_t chunk_tokens) {
+  std::unique_ptr<Transformer> model(new Transformer(std::move(weights), config, backend, chunk_tokens));
   ENGINE_CHECK(model->make_scratch());
+  ENGINE_CHECK(backend.status());
   return model;
 }
 
@@ -54,7 +84,8 @@ Result<void> Transformer::make_scratch() {
   };
   std::int64_t width = 0;
   for (const Part& part : parts) width += part.width;
-  ENGINE_TRY(scratch_memory_, backend_.make_buffer(width * pass_rows() + kLogitRows * config_.vocabulary));
+  ENGINE_TRY(scratch_memory_,
+             backend_.make_buffer(width * pass_rows() + kLogitRows * config_.vocabulary, MemoryUse::kScratch));
   float* next = scratch_memory_->data();
   for (const Part& part : parts) {
     scratch_.*part.tensor = {next, pass_rows(), part.width};
@@ -165,6 +196,24 @@ Result<void> Transformer::forward(SequenceState& state, std::span<const TokenId>
   return {};
 }
 
+// Of a pass whose calls repeat: few rows, each with its place in the sequences. Empty for one that is not worth
+// remembering.
+std::vector<std::uint64_t> Transformer::key_of(PassKind kind, std::span<const Segment> segments,
+                                               std::span<const Outputs> outputs) const {
+  std::vector<std::uint64_t> key = {static_cast<std::uint64_t>(kind)};
+  std::int64_t rows = 0;
+  for (std::size_t i = 0; i < segments.size(); ++i) {
+    rows += segments[i].rows;
+    key.push_back(address_bits(segments[i].state->identity()));
+    for (const std::int64_t number :
+         {segments[i].rows, std::int64_t{segments[i].tentative}, outputs[i].rows,
+          static_cast<std::int64_t>(outputs[i].logits.size()), static_cast<std::int64_t>(outputs[i].hidden.size())}) {
+      key.push_back(static_cast<std::uint64_t>(number));
+    }
+  }
+  return rows <= kSmallBatchRows ? key : std::vector<std::uint64_t>();
+}
+
 Result<void> Transformer::advance(std::span<const Reading> readings, const std::stop_token& stop) {
   std::vector<Segment> segments;
   std::vector<Outputs> outputs;
@@ -184,93 +233,89 @@ Result<void> Transformer::advance(std::span<const Reading> readings, const std::
   }
   const Scratch s = rows_of_scratch(all_rows);
   for (const Segment& segment : segments) segment.state->begin();
+  Pass pass(backend_, key_of(PassKind::kTrunk, segments, outputs));
   backend_.embed(*weights_.embedding, tokens, s.hidden);
   const CacheOf trunk = [](SequenceState& state, std::size_t index) -> KvCache& { return state.cache(index); };
   for (std::size_t i = 0; i < weights_.layers.size(); ++i) {
     if (stop.stop_requested()) return Error{ErrorCode::kCancelled, "The computation was stopped."};
     layer(weights_.layers[i], i, segments, trunk, s);
   }
+  emit(segments, outputs, *weights_.norm, s);
+  ENGINE_CHECK(pass.end());
   for (const Segment& segment : segments) {
     segment.tentative ? segment.state->end_tentative(segment.rows) : segment.state->end(segment.rows);
   }
-  emit(segments, outputs, *weights_.norm, s);
   return {};
 }
 
 // h += mixer(norm(h)); h += feed_forward(norm(h))
 void Transformer::layer(const LayerWeights& w, std::size_t index, std::span<const Segment> segments, CacheOf cache_of,
                         const Scratch& s) {
-  const std::int64_t d = config_.hidden_size;
-  backend_.rms_norm(s.hidden, w.input_norm->data(), d, config_.norm_epsilon, s.normed);
+  const Norm input = norm_of(*w.input_norm);
   if (w.delta) {
-    delta_net(*w.delta, index, segments, s);
+    delta_net(*w.delta, input, index, segments, s);
   } else {
-    attention(*w.attention, index, segments, cache_of, s);
+    attention(*w.attention, input, index, segments, cache_of, s);
   }
-  backend_.rms_norm(s.hidden, w.post_norm->data(), d, config_.norm_epsilon, s.normed);
   feed_forward(w, s);
 }
 
 void Transformer::feed_forward(const LayerWeights& w, const Scratch& s) {
+  const Norm norm = norm_of(*w.post_norm);
   if (w.experts) {
-    backend_.mixture_of_experts(s.normed, *w.experts, s.hidden);
+    backend_.experts_of_norm(s.hidden, norm, *w.experts, s.normed, s.hidden);
     return;
   }
-  backend_.linear(s.normed, *w.dense->gate, false, s.wide_gate);
-  backend_.linear(s.normed, *w.dense->up, false, s.wide);
+  const Projection products[] = {{w.dense->gate.get(), s.wide_gate}, {w.dense->up.get(), s.wide}};
+  backend_.linear_of_norm(s.hidden, norm, products, s.normed);
   backend_.silu_gate(s.wide_gate, s.wide);
   backend_.linear(s.wide, *w.dense->down, true, s.hidden);
 }
 
-void Transformer::delta_net(const DeltaNetWeights& w, std::size_t index, std::span<const Segment> segments,
-                            const Scratch& s) {
+void Transformer::delta_net(const DeltaNetWeights& w, const Norm& input, std::size_t index,
+                            std::span<const Segment> segments, const Scratch& s) {
   const Tensor heads = {s.heads.data, s.heads.rows, config_.value_width()};
-  backend_.linear(s.normed, *w.qkv, false, s.qkv);
-  backend_.linear(s.normed, *w.z, false, s.z);
-  backend_.linear(s.normed, *w.ba, false, s.ba);
+  const Projection products[] = {{w.qkv.get(), s.qkv}, {w.z.get(), s.z}, {w.ba.get(), s.ba}};
+  backend_.linear_of_norm(s.hidden, input, products, s.normed);
   for (const Segment& segment : segments) delta_segment(w, index, segment, s);
-  backend_.gated_rms_norm(s.z, w.norm->data(), config_.delta.value_dim, config_.norm_epsilon, heads);
-  backend_.linear(heads, *w.out, true, s.hidden);
+  backend_.linear_of_gated_norm(heads, s.z, norm_of(*w.norm), config_.delta.value_dim, *w.out, s.hidden);
 }
 
 void Transformer::delta_segment(const DeltaNetWeights& w, std::size_t index, const Segment& segment, const Scratch& s) {
   DeltaNetState& state = segment.state->delta(index);
   const auto part = [&](const Tensor& all) { return rows_of(all, segment.first, segment.rows); };
   const Tensor heads = part({s.heads.data, s.heads.rows, config_.value_width()});
-  const Tensor inputs = part(s.qkv);
   const DeltaGates gates = {w.rate->data(), w.dt_bias->data()};
-  backend_.causal_conv(inputs, w.conv->data(), config_.conv_taps, state.conv->data(), part(s.qkv_conv));
-  if (!segment.tentative) {
-    backend_.advance_conv(inputs, config_.conv_taps, state.conv->data());
+  TentativeRows* const rows = segment.tentative ? &segment.state->tentative_rows(index) : nullptr;
+  backend_.step_conv(part(s.qkv), w.conv->data(), config_.conv_taps, state.conv->data(),
+                     rows != nullptr ? rows->conv_inputs->data() : nullptr, part(s.qkv_conv));
+  if (rows == nullptr) {
     backend_.delta_rule(part(s.qkv_conv), part(s.ba), gates, config_.delta, state.recurrent->data(), heads);
-    return;
+  } else {
+    backend_.delta_rule_tentative(part(s.qkv_conv), part(s.ba), gates, config_.delta, state.recurrent->data(),
+                                  rows->changes->data(), heads);
   }
-  TentativeRows& rows = segment.state->tentative_rows(index);
-  backend_.copy(inputs.data, rows.conv_inputs->data(), inputs.rows * inputs.cols);
-  backend_.delta_rule_tentative(part(s.qkv_conv), part(s.ba), gates, config_.delta, state.recurrent->data(),
-                                rows.changes->data(), heads);
 }
 
-void Transformer::attention(const AttentionWeights& w, std::size_t index, std::span<const Segment> segments,
-                            CacheOf cache_of, const Scratch& s) {
+void Transformer::attention(const AttentionWeights& w, const Norm& input, std::size_t index,
+                            std::span<const Segment> segments, CacheOf cache_of, const Scratch& s) {
   const AttentionShape& shape = config_.attention;
   const Tensor heads = {s.heads.data, s.heads.rows, config_.query_width()};
-  backend_.linear(s.normed, *w.query, false, s.query);
-  if (w.gate) backend_.linear(s.normed, *w.gate, false, s.gate);
-  backend_.linear(s.normed, *w.key, false, s.key);
-  backend_.linear(s.normed, *w.value, false, s.value);
-  backend_.rms_norm(s.query, w.q_norm->data(), shape.head_dim, config_.norm_epsilon, s.query);
-  backend_.rms_norm(s.key, w.k_norm->data(), shape.head_dim, config_.norm_epsilon, s.key);
+  std::vector<Projection> products = {{w.query.get(), s.query}, {w.key.get(), s.key}, {w.value.get(), s.value}};
+  if (w.gate) products.push_back({w.gate.get(), s.gate});
+  backend_.linear_of_norm(s.hidden, input, products, s.normed);
   for (const Segment& segment : segments) {
     KvCache& cache = cache_of(*segment.state, index);
     const auto part = [&](const Tensor& all) { return rows_of(all, segment.first, segment.rows); };
-    backend_.rotate(segment.state->rotary(), cache.length(), shape.head_dim, part(s.query));
-    backend_.rotate(segment.state->rotary(), cache.length(), shape.head_dim, part(s.key));
-    backend_.append_kv(part(s.key), part(s.value), cache);
+    backend_.append_heads(part(s.query), norm_of(*w.q_norm), part(s.key), norm_of(*w.k_norm), part(s.value),
+                          segment.state->rotary(), shape.head_dim, cache);
     backend_.attend(part(s.query), cache, shape, part(heads));
   }
-  if (w.gate) backend_.sigmoid_gate(s.gate, heads);
-  backend_.linear(heads, *w.out, true, s.hidden);
+  if (w.gate) {
+    backend_.linear_of_gated(heads, s.gate, *w.out, s.hidden);
+  } else {
+    backend_.linear(heads, *w.out, true, s.hidden);
+  }
 }
 
 // Final norm and head for the wanted rows of all segments together, so that the head is read once for all of them.
@@ -303,6 +348,14 @@ void Transformer::emit(std::span<const Segment> segments, std::span<const Output
   }
 }
 
+Result<void> Transformer::accept(SequenceState& state, std::int64_t tokens) {
+  const std::uint64_t key[] = {static_cast<std::uint64_t>(PassKind::kAccept), address_bits(state.identity()),
+                               static_cast<std::uint64_t>(tokens)};
+  Pass pass(backend_, key);
+  state.accept(tokens, config_, backend_);
+  return pass.end();
+}
+
 Result<void> Transformer::draft(SequenceState& state, std::span<const TokenId> tokens, std::span<const float> hidden,
                                 const Outputs& outputs) {
   if (!has_mtp()) return Error{ErrorCode::kUnsupported, "The model has no multi-token-prediction module."};
@@ -314,33 +367,33 @@ Result<void> Transformer::draft(SequenceState& state, std::span<const TokenId> t
   ENGINE_CHECK(backend_.reserve_kv(state.mtp_cache(), count));
   for (std::int64_t first = 0; first < count; first += chunk_tokens_) {
     const std::int64_t rows = std::min(chunk_tokens_, count - first);
-    draft_chunk(state, tokens.subspan(static_cast<std::size_t>(first), static_cast<std::size_t>(rows)),
-                hidden.subspan(static_cast<std::size_t>(first * config_.hidden_size),
-                               static_cast<std::size_t>(rows * config_.hidden_size)),
-                outputs_of_chunk(outputs, count, first, rows));
+    ENGINE_CHECK(draft_chunk(state, tokens.subspan(static_cast<std::size_t>(first), static_cast<std::size_t>(rows)),
+                             hidden.subspan(static_cast<std::size_t>(first * config_.hidden_size),
+                                            static_cast<std::size_t>(rows * config_.hidden_size)),
+                             outputs_of_chunk(outputs, count, first, rows)));
   }
   return {};
 }
 
 // u = fc [norm(E[x]) | norm(y)], then one attention layer.
-void Transformer::draft_chunk(SequenceState& state, std::span<const TokenId> tokens, std::span<const float> hidden,
-                              const Outputs& outputs) {
+Result<void> Transformer::draft_chunk(SequenceState& state, std::span<const TokenId> tokens,
+                                      std::span<const float> hidden, const Outputs& outputs) {
   const MtpWeights& mtp = *weights_.mtp;
   const std::int64_t d = config_.hidden_size;
   const Scratch s = rows_of_scratch(static_cast<std::int64_t>(tokens.size()));
+  const Segment segment = {&state, 0, s.hidden.rows, false};
+  Pass pass(backend_, key_of(PassKind::kDraft, {&segment, 1}, {&outputs, 1}));
   backend_.embed(*weights_.embedding, tokens, s.mixed);
   backend_.rms_norm(s.mixed, mtp.embedding_norm->data(), d, config_.norm_epsilon, s.normed);
   backend_.upload(hidden, s.hidden.data);
   backend_.rms_norm(s.hidden, mtp.hidden_norm->data(), d, config_.norm_epsilon, s.mixed);
-  for (std::int64_t row = 0; row < s.pair.rows; ++row) {
-    backend_.copy(s.normed.row(row), s.pair.row(row), d);
-    backend_.copy(s.mixed.row(row), s.pair.row(row) + d, d);
-  }
+  backend_.copy_columns(s.normed, s.pair, 0);
+  backend_.copy_columns(s.mixed, s.pair, d);
   backend_.linear(s.pair, *mtp.fc, false, s.hidden);
-  const Segment segment = {&state, 0, s.hidden.rows, false};
   const CacheOf drafts = [](SequenceState& owner, std::size_t) -> KvCache& { return owner.mtp_cache(); };
   layer(mtp.layer, 0, {&segment, 1}, drafts, s);
   emit({&segment, 1}, {&outputs, 1}, *mtp.norm, s);
+  return pass.end();
 }
 
 }  // namespace lectern::engine

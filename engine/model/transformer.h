@@ -6,6 +6,7 @@
 #include <memory>
 #include <span>
 #include <stop_token>
+#include <vector>
 
 #include "engine/result.h"
 #include "engine/types.h"
@@ -39,6 +40,9 @@ class Transformer {
  public:
   // `chunk_tokens`: most tokens one pass computes together; longer input is cut. Errors as load_weights().
   static Result<std::unique_ptr<Transformer>> load(ModelFiles files, Backend& backend, std::int64_t chunk_tokens);
+  // Of weights that the backend has already, in the shapes of `config`. Errors: kOutOfMemory, kDevice.
+  static Result<std::unique_ptr<Transformer>> assemble(ModelWeights weights, const ModelConfig& config,
+                                                       Backend& backend, std::int64_t chunk_tokens);
 
   const ModelConfig& config() const { return config_; }
   const ModelWeights& weights() const { return weights_; }
@@ -66,16 +70,16 @@ class Transformer {
 
   // Appends tokens to the sequence. How they are divided over calls changes rounding only. `stop` is looked at between
   // layers. Errors: kInvalidArgument (no token, an id outside the vocabulary, more tokens than the context holds,
-  // outputs of a wrong size), kOutOfMemory, kCancelled. After kCancelled, or an exception, the sequence is of no more
-  // use and says so.
+  // outputs of a wrong size), kOutOfMemory, kDevice, kCancelled. After the last two, or an exception, the sequence is
+  // of no more use and says so.
   Result<void> forward(SequenceState& state, std::span<const TokenId> tokens, const Outputs& outputs,
                        const std::stop_token& stop = {});
 
   // One pass of several sequences, no sequence twice, together at most pass_rows(). Errors as forward().
   Result<void> advance(std::span<const Reading> readings, const std::stop_token& stop = {});
 
-  // Decides on the tokens of a tentative reading.
-  void accept(SequenceState& state, std::int64_t tokens) { state.accept(tokens, config_, backend_); }
+  // Decides on the tokens of a tentative reading. Errors: kDevice.
+  Result<void> accept(SequenceState& state, std::int64_t tokens);
 
   // One MTP pass over pairs (hidden y_i of position i, token x_{i+1}), appended to the MTP cache, which must stand at
   // position i of the first pair; to replace pairs, truncate it first. outputs.logits predict x_{i+2}; outputs.hidden
@@ -96,10 +100,11 @@ class Transformer {
     std::int64_t rows = 0;
     bool tentative = false;
   };
+  enum class PassKind : std::uint8_t { kTrunk, kDraft, kAccept };
   // Keys and values that a segment's rows attend to.
   using CacheOf = KvCache& (*)(SequenceState& state, std::size_t layer);
 
-  Transformer(ModelWeights weights, Backend& backend, std::int64_t chunk_tokens);
+  Transformer(ModelWeights weights, const ModelConfig& config, Backend& backend, std::int64_t chunk_tokens);
   Result<void> make_scratch();
   Scratch rows_of_scratch(std::int64_t rows) const;
   Result<void> check_call(std::span<const TokenId> tokens, std::int64_t before, std::int64_t context,
@@ -109,13 +114,17 @@ class Transformer {
 
   void layer(const LayerWeights& w, std::size_t index, std::span<const Segment> segments, CacheOf cache_of,
              const Scratch& s);
-  void delta_net(const DeltaNetWeights& w, std::size_t index, std::span<const Segment> segments, const Scratch& s);
-  void delta_segment(const DeltaNetWeights& w, std::size_t index, const Segment& segment, const Scratch& s);
-  void attention(const AttentionWeights& w, std::size_t index, std::span<const Segment> segments, CacheOf cache_of,
+  Norm norm_of(const Buffer& gain) const { return {gain.data(), config_.norm_epsilon}; }
+  void delta_net(const DeltaNetWeights& w, const Norm& input, std::size_t index, std::span<const Segment> segments,
                  const Scratch& s);
+  void delta_segment(const DeltaNetWeights& w, std::size_t index, const Segment& segment, const Scratch& s);
+  void attention(const AttentionWeights& w, const Norm& input, std::size_t index, std::span<const Segment> segments,
+                 CacheOf cache_of, const Scratch& s);
   void feed_forward(const LayerWeights& w, const Scratch& s);
-  void draft_chunk(SequenceState& state, std::span<const TokenId> tokens, std::span<const float> hidden,
-                   const Outputs& outputs);
+  Result<void> draft_chunk(SequenceState& state, std::span<const TokenId> tokens, std::span<const float> hidden,
+                           const Outputs& outputs);
+  std::vector<std::uint64_t> key_of(PassKind kind, std::span<const Segment> segments,
+                                    std::span<const Outputs> outputs) const;
   void emit(std::span<const Segment> segments, std::span<const Outputs> outputs, const Buffer& norm, const Scratch& s);
 
   ModelWeights weights_;

@@ -135,18 +135,20 @@ class WeightBinder {
     return backend_.take_weight(host);
   }
 
-  // A copy in which row i is row order[i] of `host` (all rows in place when empty). F8 becomes F32: its scales belong
-  // to rows that stand together.
+  // A copy in which row i is row order[i] of `host` (all rows in place when empty). F8 becomes F32 unless rows that
+  // share scales stay together.
   Result<WeightHandle> reordered(const HostMatrix& host, const RowOrder& order) {
     HostMatrix copy = host;
     copy.rows = order.empty() ? host.rows : static_cast<std::int64_t>(order.size());
-    if (host.dtype == DType::kF8E4M3) copy.dtype = DType::kF32;
+    const bool keeps_scales = host.dtype == DType::kF8E4M3 && moves_whole_blocks(host, order);
+    if (keeps_scales) copy.scales = reordered_scales(host, order);
+    if (host.dtype == DType::kF8E4M3 && !keeps_scales) copy.dtype = DType::kF32;
     const std::int64_t row_bytes = bytes_of(copy.dtype, host.cols);
     std::vector<std::byte>& memory = model_.copies.emplace_back(static_cast<std::size_t>(copy.rows * row_bytes));
     for (std::int64_t row = 0; row < copy.rows; ++row) {
       const std::int64_t source = order.empty() ? row : order[static_cast<std::size_t>(row)];
       std::byte* to = memory.data() + row * row_bytes;
-      if (host.dtype == DType::kF8E4M3) {
+      if (copy.dtype != host.dtype) {
         read_row(host, source, reinterpret_cast<float*>(to));
       } else {
         std::memcpy(to, rows_of(host, source, 1).data, static_cast<std::size_t>(row_bytes));
@@ -155,6 +157,25 @@ class WeightBinder {
     copy.data = memory.data();
     model_.bytes += static_cast<std::int64_t>(memory.size());
     return backend_.take_weight(copy);
+  }
+
+  static bool moves_whole_blocks(const HostMatrix& host, const RowOrder& order) {
+    if (order.empty() || order.size() % kScaleBlock != 0 || host.rows % kScaleBlock != 0) return false;
+    for (std::size_t row = 0; row < order.size(); ++row) {
+      const auto within = static_cast<std::int64_t>(row % kScaleBlock);
+      if (order[row] != order[row - row % kScaleBlock] + within || order[row] % kScaleBlock != within) return false;
+    }
+    return true;
+  }
+
+  const float* reordered_scales(const HostMatrix& host, const RowOrder& order) {
+    const std::int64_t across = (host.cols + kScaleBlock - 1) / kScaleBlock;
+    std::vector<float>& scales = model_.scales.emplace_back();
+    for (std::size_t row = 0; row < order.size(); row += kScaleBlock) {
+      const float* from = host.scales + order[row] / kScaleBlock * across;
+      scales.insert(scales.end(), from, from + across);
+    }
+    return scales.data();
   }
 
   Result<WeightHandle> matrix(const std::string& name, const std::vector<std::int64_t>& shape) {
@@ -170,7 +191,8 @@ class WeightBinder {
   }
 
   Result<std::unique_ptr<Buffer>> uploaded(const std::vector<float>& values) {
-    ENGINE_TRY(std::unique_ptr<Buffer> buffer, backend_.make_buffer(static_cast<std::int64_t>(values.size())));
+    ENGINE_TRY(std::unique_ptr<Buffer> buffer,
+               backend_.make_buffer(static_cast<std::int64_t>(values.size()), MemoryUse::kWeights));
     backend_.upload(values, buffer->data());
     model_.bytes += static_cast<std::int64_t>(values.size() * sizeof(float));
     return buffer;
@@ -311,15 +333,21 @@ class WeightBinder {
     }
     if (has(prefix + "experts.down_proj")) {
       ENGINE_CHECK(bind_stacked_experts(prefix + "experts.", w));
-      return w;
+    } else {
+      ENGINE_CHECK(bind_single_experts(prefix + "experts.", w));
     }
+    ENGINE_CHECK(backend_.place_experts(w));
+    return w;
+  }
+
+  Result<void> bind_single_experts(const std::string& prefix, ExpertWeights& w) {
     for (std::int64_t e = 0; e < config_.experts; ++e) {
-      ENGINE_TRY(DenseWeights expert, bind_dense(prefix + "experts." + std::to_string(e) + ".", config_.expert_width));
+      ENGINE_TRY(DenseWeights expert, bind_dense(prefix + std::to_string(e) + ".", config_.expert_width));
       w.gate.push_back(std::move(expert.gate));
       w.up.push_back(std::move(expert.up));
       w.down.push_back(std::move(expert.down));
     }
-    return w;
+    return {};
   }
 
   // All experts in one tensor: [experts, width, d] for gate and up or [experts, gate | up, d] for both, and

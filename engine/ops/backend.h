@@ -27,6 +27,9 @@ class Weight {
 };
 using WeightHandle = std::unique_ptr<const Weight>;
 
+// What memory is for. A device with memory of its own keeps the three apart and plans each before anything is loaded.
+enum class MemoryUse : std::uint8_t { kWeights, kState, kScratch };
+
 // Device memory of floats, zeroed when made.
 class Buffer {
  public:
@@ -76,6 +79,12 @@ struct AttentionShape {
 // token read alone, checked in a speculative batch, or advanced beside other sequences gives the same numbers.
 inline constexpr std::int64_t kSmallBatchRows = 8;
 
+// What a backend keeps about the experts of one block, beside their weights.
+class ExpertPlacement {
+ public:
+  virtual ~ExpertPlacement() = default;
+};
+
 // Weights of one sparse mixture-of-experts block of width d with experts of width m. Without a shared expert its
 // handles are empty.
 struct ExpertWeights {
@@ -89,6 +98,26 @@ struct ExpertWeights {
   WeightHandle shared_down;        // [d, s]
   std::int64_t experts_per_token = 0;
   bool normalise_top_k = true;
+  std::unique_ptr<ExpertPlacement> placement;  // what Backend::place_experts() made
+};
+
+// What rms_norm() divides by and multiplies with.
+struct Norm {
+  const float* gain = nullptr;  // on the device
+  float eps = 0.0F;
+};
+
+// One of several products with the same rows.
+struct Projection {
+  const Weight* weight = nullptr;
+  Tensor y;
+};
+
+// Bytes of device memory for each use.
+struct DeviceMemory {
+  std::int64_t weights = 0;
+  std::int64_t state = 0;
+  std::int64_t scratch = 0;
 };
 
 // What a device must be able to do. The graph is written over these and contains no test for the device.
@@ -96,7 +125,8 @@ struct ExpertWeights {
 // agree as the comments say: the caller's duty, not checked. Outputs are fully written, inputs stay as they are. Unless
 // a comment says otherwise nothing overlaps. sigma is the logistic function, silu(x) = x sigma(x). Accumulation is in
 // float or better. Results depend on the arguments and the number of threads, never on timing. Operations own their
-// working memory; std::bad_alloc for it may leave any of them. Not thread-safe: one graph uses it at a time.
+// working memory; std::bad_alloc for it may leave any of them. A device that fails goes on taking calls, without
+// effect, and says so in status(). Not thread-safe: one graph uses it at a time.
 class Backend {
  public:
   virtual ~Backend() = default;
@@ -105,11 +135,30 @@ class Backend {
   // Takes over a host matrix of any type, F32, F16 and BF16 aligned as their numbers are; the host memory must outlive
   // the handle (the CPU reads mapped files in place). Errors: kUnsupported, kOutOfMemory.
   virtual Result<WeightHandle> take_weight(const HostMatrix& matrix) = 0;
-  virtual Result<std::unique_ptr<Buffer>> make_buffer(std::int64_t floats) = 0;  // Errors: kOutOfMemory, kDevice
-  virtual void copy(const float* from, float* to, std::int64_t floats) = 0;      // on the device
+  // To be called once the weights of a block have been taken. Errors: kOutOfMemory, kDevice.
+  virtual Result<void> place_experts(ExpertWeights& w) = 0;
+  virtual Result<std::unique_ptr<Buffer>> make_buffer(std::int64_t floats, MemoryUse use) = 0;  // kOutOfMemory, kDevice
+  virtual void copy(const float* from, float* to, std::int64_t floats) = 0;                     // on the device
+  // to[t, first + c] = from[t, c]
+  virtual void copy_columns(const Tensor& from, const Tensor& to, std::int64_t first) = 0;
   virtual void upload(std::span<const float> from, float* to) = 0;
-  // Waits for all earlier work: the only call that does.
+  // Waits for all earlier work, except in a pass.
   virtual void download(const float* from, std::span<float> to) = 0;
+
+  // The most that was in use at once; zeros where the device's memory is the computer's.
+  virtual DeviceMemory most_memory() const { return {}; }
+
+  // --- passes -----------------------------------------------------------------------------------------------------
+  // The calls between begin_pass() and end_pass() belong together. Passes with equal keys that are not empty make the
+  // same calls with the same arguments, but for token ids, what is uploaded, positions and the lengths of caches: a
+  // device may remember the calls of one and repeat them for the next. What download() asks for is there when
+  // end_pass() returns, and memory is neither made nor given back in between. A pass may be dropped instead of ended;
+  // what it did is then undefined.
+  virtual void begin_pass(std::span<const std::uint64_t> key) = 0;
+  virtual Result<void> end_pass() = 0;  // waits. Errors: as status()
+  virtual void drop_pass() = 0;
+  // The first failure of anything handed over so far; final. Errors: kDevice, kOutOfMemory.
+  virtual Result<void> status() = 0;
 
   // --- dense ------------------------------------------------------------------------------------------------------
   // y[t] = table[tokens[t]]; every token is a row of the table.
@@ -173,6 +222,29 @@ class Backend {
   // x)
   virtual void mixture_of_experts(const Tensor& x, const ExpertWeights& w, const Tensor& y) = 0;
 
+  // --- several operations in one ------------------------------------------------------------------------------------
+  // Equal, bit for bit, to the operations above one after another, which is what they are unless a device has a shorter
+  // way.
+  //
+  // y_i = rms_norm(x) w_i^T. normed: working memory of x's shape.
+  virtual void linear_of_norm(const Tensor& x, const Norm& norm, std::span<const Projection> products,
+                              const Tensor& normed);
+  // y += gated_rms_norm(z, o) w^T, groups as wide as `width`. What o holds afterwards is undefined.
+  virtual void linear_of_gated_norm(const Tensor& o, const Tensor& z, const Norm& norm, std::int64_t width,
+                                    const Weight& w, const Tensor& y);
+  // y += sigmoid_gate(gate, o) w^T. What o holds afterwards is undefined.
+  virtual void linear_of_gated(const Tensor& o, const Tensor& gate, const Weight& w, const Tensor& y);
+  // causal_conv() and advance_conv(); but where there is `kept` [T, C], the state stays and u is copied there instead.
+  virtual void step_conv(const Tensor& u, const float* w, std::int64_t taps, float* state, float* kept,
+                         const Tensor& y);
+  // rms_norm() of every head of q and k, rotate() from the cache's length on, append_kv(). q is then what attend() takes;
+  // what k holds is undefined.
+  virtual void append_heads(const Tensor& q, const Norm& q_norm, const Tensor& k, const Norm& k_norm, const Tensor& v,
+                            const RotaryTable& table, std::int64_t head_dim, KvCache& cache);
+  // y += mixture_of_experts(rms_norm(x)). y may be x; normed: working memory of x's shape.
+  virtual void experts_of_norm(const Tensor& x, const Norm& norm, const ExpertWeights& w, const Tensor& normed,
+                               const Tensor& y);
+
   // --- sentence encoder ---------------------------------------------------------------------------------------------
   // y = (x - mean) rsqrt(var + eps) gain + bias over each row. y may be x.
   virtual void layer_norm(const Tensor& x, const float* gain, const float* bias, float eps, const Tensor& y) = 0;
@@ -187,5 +259,9 @@ class Backend {
 
 // `threads` 0: one per hardware thread.
 std::unique_ptr<Backend> make_cpu_backend(int threads);
+
+// `memory` is taken now and never grows; 0: taken as it is asked for. Errors: kDevice (no such GPU, driver too old,
+// built without CUDA), kOutOfMemory.
+Result<std::unique_ptr<Backend>> make_cuda_backend(int device, const DeviceMemory& memory);
 
 }  // namespace lectern::engine

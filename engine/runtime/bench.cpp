@@ -164,16 +164,20 @@ class Bench {
   Result<void> fill_with_noise(SequenceState& state, std::int64_t count) {
     const ModelConfig& config = model_.transformer->config();
     ENGINE_CHECK(state.reserve(count, *model_.backend));
-    std::vector<float> numbers(static_cast<std::size_t>(model_.chunk_tokens() * config.kv_width()));
+    constexpr std::int64_t kRowsAtOnce = 256;
+    std::vector<float> numbers(static_cast<std::size_t>(kRowsAtOnce * config.kv_width()));
     std::uint32_t random = 1;
     for (float& number : numbers) {
       random = random * 1664525U + 1013904223U;  // Numerical Recipes' generator
       number = static_cast<float>(random >> 8U) / static_cast<float>(1U << 23U) - 1.0F;
     }
+    ENGINE_TRY(const auto device_numbers,
+               model_.backend->make_buffer(static_cast<std::int64_t>(numbers.size()), MemoryUse::kState));
+    model_.backend->upload(numbers, device_numbers->data());
     for (std::int64_t left = count; left > 0;) {
       if (stop_.stop_requested()) return Error{ErrorCode::kCancelled, "The measurement was stopped."};
-      const std::int64_t rows = std::min(left, model_.chunk_tokens());
-      const Tensor noise{numbers.data(), rows, config.kv_width()};
+      const std::int64_t rows = std::min(left, kRowsAtOnce);
+      const Tensor noise{device_numbers->data(), rows, config.kv_width()};
       state.begin();
       for (std::size_t i = 0; i < config.layers.size(); ++i) {
         if (config.layers[i] == LayerKind::kAttention) model_.backend->append_kv(noise, noise, state.cache(i));

@@ -14,6 +14,7 @@
 
 #include "model/transformer.h"
 #include "ops/backend.h"
+#include "runtime/engine_options.h"
 #include "runtime/generation.h"
 #include "runtime/gguf_text.h"
 #include "runtime/memory_plan.h"
@@ -29,36 +30,6 @@
 namespace lectern::engine {
 
 namespace {
-
-constexpr int kMaxThreads = 1024;
-constexpr std::int64_t kMaxChunkTokens = 16384;
-constexpr double kLargestRopeFactor = 1024;
-
-Result<void> check_options(const EngineOptions& options) {
-  const auto wrong = [](const char* name, std::int64_t value, std::int64_t low, std::int64_t high) {
-    return Error{ErrorCode::kInvalidArgument, std::string(name) + " is " + std::to_string(value) + " but must be " +
-                                                  std::to_string(low) + " to " + std::to_string(high) + "."};
-  };
-  if (options.threads < 0 || options.threads > kMaxThreads) return wrong("threads", options.threads, 0, kMaxThreads);
-  if (options.prefill_chunk_tokens < 0 || options.prefill_chunk_tokens > kMaxChunkTokens) {
-    return wrong("prefill_chunk_tokens", options.prefill_chunk_tokens, 0, kMaxChunkTokens);
-  }
-  if (options.draft_tokens < 0 || options.draft_tokens > kMostDrafts) {
-    return wrong("draft_tokens", options.draft_tokens, 0, kMostDrafts);
-  }
-  if (options.rope_factor != 0 && !(options.rope_factor >= 1 && options.rope_factor <= kLargestRopeFactor)) {
-    return Error{ErrorCode::kInvalidArgument, "rope_factor must be 0 (none) or 1 to 1024."};
-  }
-  if (options.context_tokens < 0) {
-    return Error{ErrorCode::kInvalidArgument, "context_tokens is negative; use 0 for the model's own maximum."};
-  }
-  return {};
-}
-
-Result<std::unique_ptr<Backend>> make_backend(const EngineOptions& options) {
-  if (options.device == DeviceKind::kCpu) return make_cpu_backend(options.threads);
-  return Error{ErrorCode::kDevice, "This build cannot run models on a CUDA device; choose the CPU."};
-}
 
 struct Parts {
   std::unique_ptr<Backend> backend;
@@ -231,13 +202,18 @@ Result<std::unique_ptr<Engine>> open_engine(const std::filesystem::path& path, E
                                           std::to_string(files.config().vocabulary) +
                                           "; the files are of different models."};
   }
-  if (options.prefill_chunk_tokens == 0) options.prefill_chunk_tokens = suitable_chunk(files.config());
+  if (options.prefill_chunk_tokens == 0) {
+    ENGINE_TRY(options.prefill_chunk_tokens, suitable_chunk(files, options));
+  }
   ENGINE_TRY(const PlannedContext planned, plan_memory(files, options));
+  if (options.device == DeviceKind::kCuda && options.sessions.memory_bytes > 0) {
+    options.sessions.memory_bytes = std::max<std::int64_t>(1, planned.memory.kept_sessions);
+  }
   GenerationLimits limits;
   limits.stop_tokens = std::move(text.stop_tokens);
   limits.context_tokens = planned.context_tokens;
   limits.prefill_chunk_tokens = std::min(options.prefill_chunk_tokens, limits.context_tokens);
-  ENGINE_TRY(std::unique_ptr<Backend> backend, make_backend(options));
+  ENGINE_TRY(std::unique_ptr<Backend> backend, make_backend(options, planned.memory));
   ENGINE_TRY(std::unique_ptr<Transformer> transformer,
              Transformer::load(std::move(files), *backend, limits.prefill_chunk_tokens));
   ModelInfo info = describe(path, *transformer, planned.memory);

@@ -6,16 +6,19 @@
 #include <cstdio>
 #include <fstream>
 #include <limits>
+#include <optional>
 #include <string>
+#include <string_view>
+
+#include "cuda/cuda_plan.h"
+#include "runtime/token_work.h"
 
 namespace lectern::engine {
 namespace {
 
 constexpr std::int64_t kFloat = sizeof(float);
 constexpr std::int64_t kSmallestContext = 512;  // less is of no use
-
-// Bytes of one number of the KV cache; 8-bit numbers carry a float scale for every 32.
-double bytes_of(KvType type) { return type == KvType::kF32 ? 4 : type == KvType::kBF16 ? 2 : 1 + 4.0 / 32; }
+constexpr std::int64_t kReservedShare = 50;     // of a GPU's free memory, one part stays for the driver and the screen
 
 std::string gibibytes(std::int64_t bytes) {
   std::array<char, 32> text{};
@@ -23,31 +26,112 @@ std::string gibibytes(std::int64_t bytes) {
   return text.data();
 }
 
+// Rows and columns of a tensor's matrices; experts may be stacked in one tensor. Vectors are matrices of one row.
+struct Matrices {
+  std::int64_t count = 1;
+  HostMatrix one;
+};
+
+std::optional<DType> type_named(std::string_view name) {
+  for (const DTypeFacts& facts : kDTypes) {
+    if (facts.name == name) return facts.type;
+  }
+  return std::nullopt;
+}
+
+Matrices matrices_of(const StoredTensor& tensor) {
+  Matrices all;
+  const std::size_t dimensions = tensor.shape.size();
+  all.one.dtype = dimensions < 2 ? DType::kF32 : type_named(tensor.dtype).value_or(DType::kF32);
+  all.one.cols = tensor.shape.empty() ? 1 : tensor.shape.back();
+  all.one.rows = dimensions < 2 ? 1 : tensor.shape[dimensions - 2];
+  for (std::size_t i = 0; i + 2 < dimensions; ++i) all.count *= tensor.shape[i];
+  return all;
+}
+
+// What a device with memory of its own, or the computer, takes for a model.
 class Planner {
  public:
   Planner(const ModelFiles& files, const EngineOptions& options) : config_(files.config()), options_(options) {
     for (const auto& [name, tensor] : files.tensors()) {
-      plan_.weights += static_cast<std::int64_t>(tensor.bytes.size());
+      plan_.weights += weight_bytes(tensor);
       has_mtp_ = has_mtp_ || name == "mtp.fc.weight" || name == "model.mtp.fc.weight";
     }
-    const std::int64_t delta_layers = std::count(config_.layers.begin(), config_.layers.end(), LayerKind::kDeltaNet);
-    const std::int64_t recurrent = config_.delta.value_heads * config_.delta.key_dim * config_.delta.value_dim;
-    plan_.state = delta_layers * kFloat * (recurrent + (config_.conv_taps - 1) * config_.conv_channels());
-    plan_.scratch = activations() + experts();
-    plan_.limit = options.memory_limit_bytes > 0 ? options.memory_limit_bytes : available_memory();
+    plan_.state = on_gpu() ? state_bytes() + tentative_bytes() : state_bytes();
+    plan_.scratch = activations() + (on_gpu() ? working_bytes() : experts());
+    if (on_gpu() && options_.sessions.memory_bytes > 0) plan_.sessions = snapshot_bytes();
+  }
+
+  // Long chunks keep the matrix units busy, since every chunk reads all experts once; their activations are to take a
+  // small part of the memory.
+  static Result<std::int64_t> suitable_gpu_chunk(const ModelFiles& files, EngineOptions options) {
+    constexpr std::int64_t kLeast = 1024;
+    constexpr std::int64_t kMost = 8192;
+    constexpr std::int64_t kShare = 16;
+    for (std::int64_t chunk = kMost; chunk > kLeast; chunk /= 2) {
+      options.prefill_chunk_tokens = chunk;
+      const Planner planner(files, options);
+      ENGINE_TRY(const std::int64_t limit, planner.limit());
+      if (planner.plan_.scratch <= limit / kShare) return chunk;
+    }
+    return kLeast;
   }
 
   Result<PlannedContext> plan() {
+    ENGINE_TRY(plan_.limit, limit());
     const std::int64_t longest = longest_context();
     const bool chosen = options_.context_tokens > 0;
     const std::int64_t wanted = chosen ? std::min(options_.context_tokens, longest) : longest;
     const std::int64_t fitting = std::min(wanted, fitting_context(options_.kv_type));
     if (fitting < (chosen ? wanted : std::min(wanted, kSmallestContext))) return refusal(wanted);
     plan_.kv_cache = kv_bytes(fitting, options_.kv_type);
+    if (plan_.sessions > 0) {
+      plan_.kept_sessions = std::min(options_.sessions.memory_bytes, plan_.limit - plan_.total());
+      plan_.sessions += plan_.kept_sessions;
+    }
     return PlannedContext{fitting, plan_};
   }
 
  private:
+  bool on_gpu() const { return options_.device == DeviceKind::kCuda; }
+
+  Result<std::int64_t> limit() const {
+    if (options_.memory_limit_bytes > 0) return options_.memory_limit_bytes;
+    if (!on_gpu()) return available_memory();
+    ENGINE_TRY(const std::int64_t free, cuda_free_memory(options_.device_index));
+    return std::max<std::int64_t>(0, free - free / kReservedShare);
+  }
+
+  std::int64_t weight_bytes(const StoredTensor& tensor) const {
+    if (!on_gpu()) return static_cast<std::int64_t>(tensor.bytes.size());
+    const Matrices matrices = matrices_of(tensor);
+    return matrices.count * cuda_weight_bytes(matrices.one);
+  }
+
+  std::int64_t delta_layers() const {
+    return std::count(config_.layers.begin(), config_.layers.end(), LayerKind::kDeltaNet);
+  }
+
+  std::int64_t state_bytes() const {
+    const std::int64_t recurrent = config_.delta.value_heads * config_.delta.key_dim * config_.delta.value_dim;
+    return delta_layers() * (buffer_bytes(recurrent) + buffer_bytes((config_.conv_taps - 1) * config_.conv_channels()));
+  }
+
+  static std::int64_t buffer_bytes(std::int64_t floats) {
+    constexpr std::int64_t kPiece = 256;  // what a GPU's memory is cut into
+    return (floats * kFloat + kPiece - 1) / kPiece * kPiece;
+  }
+
+  // A sequence on its way to the sessions: states, and keys and values that it does not share.
+  std::int64_t snapshot_bytes() const { return state_bytes() + kv_bytes(1, options_.kv_type); }
+
+  // See TentativeRows.
+  std::int64_t tentative_bytes() const {
+    const std::int64_t change = config_.delta.value_heads * (config_.delta.key_dim + config_.delta.value_dim + 1);
+    return delta_layers() *
+           (buffer_bytes(kSmallBatchRows * config_.conv_channels()) + buffer_bytes(kSmallBatchRows * change));
+  }
+
   std::int64_t longest_context() const {
     const double factor = std::max(1.0, options_.rope_factor);
     return static_cast<std::int64_t>(factor * static_cast<double>(config_.context_tokens));
@@ -56,20 +140,28 @@ class Planner {
   std::int64_t kv_bytes(std::int64_t tokens, KvType type) const {
     const std::int64_t layers = std::count(config_.layers.begin(), config_.layers.end(), LayerKind::kAttention) +
                                 (has_mtp_ && options_.draft_tokens > 0 ? 1 : 0);
-    return static_cast<std::int64_t>(static_cast<double>(2 * layers * config_.kv_width() * tokens) * bytes_of(type));
+    if (on_gpu()) return layers * cuda_cache_bytes(config_.attention, type, tokens);
+    return static_cast<std::int64_t>(static_cast<double>(2 * layers * config_.kv_width() * tokens) *
+                                     kv_number_bytes(type));
   }
 
+  // The most tokens whose keys and values fit; caches grow in blocks, so that it is searched for.
   std::int64_t fitting_context(KvType type) const {
     const std::int64_t room = plan_.limit - plan_.total();
-    const std::int64_t per_token = std::max<std::int64_t>(1, kv_bytes(1, type));
-    return room <= 0 ? 0 : room / per_token;
+    std::int64_t fits = 0;
+    for (std::int64_t step = std::int64_t{1} << 40; step > 0; step /= 2) {
+      if (fits + step <= longest_context() && kv_bytes(fits + step, type) <= room) fits += step;
+    }
+    return fits;
   }
 
   std::int64_t activations() const {
     const std::int64_t width = 3 * config_.hidden_size + 2 * config_.conv_channels() + config_.value_width() +
-                               2 * config_.query_width() + 2 * config_.kv_width() +
-                               std::max(config_.value_width(), config_.query_width()) + 2 * config_.dense_width;
-    return kFloat * (width * options_.prefill_chunk_tokens + kSmallBatchRows * config_.vocabulary);
+                               2 * config_.delta.value_heads + 2 * config_.query_width() + 2 * config_.kv_width() +
+                               std::max(config_.value_width(), config_.query_width()) + 2 * config_.dense_width +
+                               (has_mtp_ ? 2 * config_.hidden_size : 0);
+    const std::int64_t rows = std::max(options_.prefill_chunk_tokens, kSmallBatchRows);
+    return kFloat * (width * rows + kSmallBatchRows * config_.vocabulary);
   }
 
   // Rows sorted by expert: input, gate and inner product of every chosen expert.
@@ -78,12 +170,28 @@ class Planner {
     return config_.experts == 0 ? 0 : kFloat * rows * (config_.hidden_size + 2 * config_.expert_width);
   }
 
+  std::int64_t working_bytes() const {
+    CudaWork work;
+    work.rows = std::max(options_.prefill_chunk_tokens, kSmallBatchRows);
+    work.widest =
+        std::max({2 * config_.hidden_size, config_.value_width(), config_.query_width(), config_.dense_width});
+    work.experts = config_.experts;
+    work.chosen = config_.experts_per_token;
+    work.hidden = config_.hidden_size;
+    work.inner = config_.expert_width;
+    work.shared = config_.shared_expert_width;
+    work.attention = config_.attention;
+    work.delta = config_.delta;
+    return cuda_working_bytes(work);
+  }
+
   Error refusal(std::int64_t wanted) const {
-    std::string text = "The model needs " + gibibytes(plan_.total() + kv_bytes(wanted, options_.kv_type)) +
-                       " of memory (weights " + gibibytes(plan_.weights) + ", keys and values of " +
-                       std::to_string(wanted) + " tokens " + gibibytes(kv_bytes(wanted, options_.kv_type)) +
-                       ", states " + gibibytes(plan_.state) + ", activations " + gibibytes(plan_.scratch) + "), but " +
-                       gibibytes(plan_.limit) + " are available; ";
+    std::string text = "The model needs " + gibibytes(plan_.total() + kv_bytes(wanted, options_.kv_type)) + " of " +
+                       (on_gpu() ? "GPU memory" : "memory") + " (weights " + gibibytes(plan_.weights) +
+                       ", keys and values of " + std::to_string(wanted) + " tokens " +
+                       gibibytes(kv_bytes(wanted, options_.kv_type)) + ", states " + gibibytes(plan_.state) +
+                       ", activations " + gibibytes(plan_.scratch) + "), but " + gibibytes(plan_.limit) +
+                       " are available; ";
     const std::int64_t fitting = fitting_context(options_.kv_type);
     const std::int64_t fitting_in_8_bits = fitting_context(KvType::kQ8);
     if (fitting >= kSmallestContext) {
@@ -93,7 +201,7 @@ class Planner {
     } else {
       text += "use a smaller model or a smaller quantisation of it (at most " +
               gibibytes(std::max<std::int64_t>(0, plan_.limit - (plan_.total() - plan_.weights))) +
-              "), or raise the memory limit to run it from disk, slowly.";
+              (on_gpu() ? "), or run it on the CPU." : "), or raise the memory limit to run it from disk, slowly.");
     }
     return {ErrorCode::kOutOfMemory, text};
   }
@@ -127,7 +235,9 @@ std::int64_t control_group_room() {
 
 }  // namespace
 
-std::int64_t suitable_chunk(const ModelConfig& config) {
+Result<std::int64_t> suitable_chunk(const ModelFiles& files, const EngineOptions& options) {
+  if (options.device == DeviceKind::kCuda) return Planner::suitable_gpu_chunk(files, options);
+  const ModelConfig& config = files.config();
   constexpr std::int64_t kRowsPerExpert = 32;
   constexpr std::int64_t kLeast = 512;
   constexpr std::int64_t kMost = 2048;
@@ -140,7 +250,14 @@ Result<PlannedContext> plan_memory(const ModelFiles& files, const EngineOptions&
   return Planner(files, options).plan();
 }
 
+Result<std::unique_ptr<Backend>> make_backend(const EngineOptions& options, const MemoryPlan& plan) {
+  if (options.device == DeviceKind::kCpu) return make_cpu_backend(options.threads);
+  return make_cuda_backend(options.device_index,
+                           {plan.weights, plan.kv_cache + plan.state + plan.sessions, plan.scratch});
+}
+
 bool copies_weights(const EngineOptions& options, const MemoryPlan& plan) {
+  if (options.device != DeviceKind::kCpu) return false;
   constexpr std::int64_t kWorthCopying = std::int64_t{256} << 20;
   if (options.weights != WeightPlacement::kAuto) return options.weights == WeightPlacement::kCopied;
   return plan.weights >= kWorthCopying && plan.total() + plan.weights / 4 <= plan.limit;

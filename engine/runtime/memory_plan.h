@@ -2,10 +2,12 @@
 #pragma once
 
 #include <cstdint>
+#include <memory>
 
 #include "engine/result.h"
 #include "engine/types.h"
 #include "model/model_files.h"
+#include "ops/backend.h"
 
 namespace lectern::engine {
 
@@ -14,12 +16,17 @@ struct PlannedContext {
   MemoryPlan memory;
 };
 
-// Tokens of a prefill chunk with which experts get enough rows each, as far as the activations stay small.
-std::int64_t suitable_chunk(const ModelConfig& config);
+// Tokens of a prefill chunk with which experts get enough rows each, as far as the activations stay small. Errors:
+// kDevice.
+Result<std::int64_t> suitable_chunk(const ModelFiles& files, const EngineOptions& options);
 
-// Memory of weights, one sequence and activations, before anything is taken. A context of 0 becomes the longest that
-// fits. Errors: kOutOfMemory, with what is needed, what there is, and the change that would fit.
+// Memory of weights, one sequence and activations, before anything is taken: of the computer, or of the GPU that the
+// options choose. A context of 0 becomes the longest that fits. Errors: kOutOfMemory, with what is needed, what there
+// is, and the change that would fit; kDevice.
 Result<PlannedContext> plan_memory(const ModelFiles& files, const EngineOptions& options);
+
+// The backend that the options choose, with the memory planned for it. Errors: kDevice, kOutOfMemory.
+Result<std::unique_ptr<Backend>> make_backend(const EngineOptions& options, const MemoryPlan& plan);
 
 // Whether the weights are to be copied into memory, as the options say or, left to us, where there is ample room.
 bool copies_weights(const EngineOptions& options, const MemoryPlan& plan);

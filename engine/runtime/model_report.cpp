@@ -54,7 +54,9 @@ void add_memory(const ModelFiles& files, ModelReport& report) {
       EngineOptions options;
       options.context_tokens = context;
       options.kv_type = type;
-      options.prefill_chunk_tokens = suitable_chunk(files.config());
+      const Result<std::int64_t> chunk = suitable_chunk(files, options);
+      if (!chunk.ok()) continue;
+      options.prefill_chunk_tokens = *chunk;
       options.memory_limit_bytes = std::numeric_limits<std::int64_t>::max() / 4;
       Result<PlannedContext> planned = plan_memory(files, options);
       if (!planned.ok()) continue;

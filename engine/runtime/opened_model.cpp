@@ -8,32 +8,14 @@
 #include <utility>
 
 #include "model/model_files.h"
+#include "runtime/engine_options.h"
 #include "runtime/memory_plan.h"
 #include "runtime/model_text.h"
 
 namespace lectern::engine {
-namespace {
-
-constexpr int kMostThreads = 1024;
-
-Result<void> check(const EngineOptions& options) {
-  if (options.device != DeviceKind::kCpu) {
-    return Error{ErrorCode::kDevice, "Models are measured on the CPU; choose the CPU."};
-  }
-  if (options.threads < 0 || options.threads > kMostThreads) {
-    return Error{ErrorCode::kInvalidArgument, "The number of threads must be 0 (one for each core) to 1024."};
-  }
-  if (options.rope_factor != 0 && !(options.rope_factor >= 1 && options.rope_factor <= 1024)) {
-    return Error{ErrorCode::kInvalidArgument, "The rope factor must be 0 (none) or 1 to 1024."};
-  }
-  return {};
-}
-
-}  // namespace
-
 Result<OpenedModel> OpenedModel::open(const std::filesystem::path& path, EngineOptions options,
                                       std::int64_t needed_tokens) {
-  ENGINE_CHECK(check(options));
+  ENGINE_CHECK(check_options(options));
   std::error_code error;
   if (!std::filesystem::exists(path, error)) {
     return Error{ErrorCode::kNotFound, "There is no model directory or GGUF file " + path.string() + "."};
@@ -43,7 +25,9 @@ Result<OpenedModel> OpenedModel::open(const std::filesystem::path& path, EngineO
   OpenedModel model;
   model.name = model_name(path);
   ENGINE_TRY(model.tokenizer, load_tokenizer(path, files));
-  if (options.prefill_chunk_tokens == 0) options.prefill_chunk_tokens = suitable_chunk(files.config());
+  if (options.prefill_chunk_tokens == 0) {
+    ENGINE_TRY(options.prefill_chunk_tokens, suitable_chunk(files, options));
+  }
   if (options.context_tokens == 0) options.context_tokens = needed_tokens;
   ENGINE_TRY(const PlannedContext planned, plan_memory(files, options));
   if (planned.context_tokens < needed_tokens) {
@@ -53,7 +37,7 @@ Result<OpenedModel> OpenedModel::open(const std::filesystem::path& path, EngineO
   }
   options.context_tokens = planned.context_tokens;
   model.memory = planned.memory;
-  model.backend = make_cpu_backend(options.threads);
+  ENGINE_TRY(model.backend, make_backend(options, planned.memory));
   const std::int64_t chunk = std::min(options.prefill_chunk_tokens, planned.context_tokens);
   ENGINE_TRY(model.transformer, Transformer::load(std::move(files), *model.backend, chunk));
   const auto seconds = [&start] {

@@ -17,7 +17,7 @@
 
 namespace lectern::engine {
 
-// A model on the CPU, for measuring: open to all that Engine hides.
+// A model, for measuring: open to all that Engine hides.
 struct OpenedModel {
   std::string name;
   EngineOptions options;  // with the chunk and context in use

@@ -60,7 +60,7 @@ Result<void> TransformerSequence::settle() {
   if (pass_.empty()) return {};
   const Stopwatch watch;
   if (state_.tentative() > 0) {
-    scheduler_.exclusively([&](Transformer& model) { model.accept(state_, consumed_); });
+    ENGINE_CHECK(scheduler_.exclusively([&](Transformer& model) { return model.accept(state_, consumed_); }));
   }
   const std::int64_t width = scheduler_.model().config().hidden_size;
   const auto used = static_cast<std::ptrdiff_t>(consumed_ * width);

@@ -19,6 +19,7 @@
 #include "runtime/pass_scheduler.h"
 #include "runtime/sampler.h"
 #include "runtime/transformer_sequence.h"
+#include "support/backend_kind.h"
 #include "support/load_transformer.h"
 #include "support/scratch.h"
 
@@ -69,7 +70,7 @@ class SpeculationTest : public ::testing::TestWithParam<KvType> {
   }
 
   static test::Scratch* directory_;
-  std::unique_ptr<Backend> backend_ = make_cpu_backend(2);
+  std::unique_ptr<Backend> backend_ = support::test_backend();
   std::unique_ptr<Transformer> model_;
   std::vector<TokenId> prompt_;
 };
@@ -90,7 +91,7 @@ TEST_P(SpeculationTest, ATentativePassGivesTheBitsOfSinglePasses) {
     const Reading reading = {&tentative, tokens, {5, logits, {}}, true};
     ASSERT_TRUE(model_->advance({&reading, 1}).ok());
     EXPECT_EQ(model_->forward(tentative, tokens, {}).error().code, ErrorCode::kInvalidArgument) << "not decided yet";
-    model_->accept(tentative, accepted);
+    ASSERT_TRUE(model_->accept(tentative, accepted).ok());
     EXPECT_EQ(tentative.length(), 41 + accepted);
 
     const auto rows = one_by_one(plain, std::span(tokens).first(static_cast<std::size_t>(accepted)));

@@ -16,6 +16,7 @@
 
 #include "golden/deterministic_model.h"
 #include "golden/golden_files.h"
+#include "support/backend_kind.h"
 #include "support/load_transformer.h"
 #include "support/scratch.h"
 
@@ -116,7 +117,7 @@ class TransformerTest : public ::testing::Test {
   }
 
   static test::Scratch* directory_;
-  std::unique_ptr<Backend> backend_ = make_cpu_backend(2);
+  std::unique_ptr<Backend> backend_ = support::test_backend();
   std::unique_ptr<Transformer> model_;
   std::vector<TokenId> prompt_;
 };

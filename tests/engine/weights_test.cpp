@@ -61,12 +61,22 @@ std::uint8_t f8_code(float value) {
 
 class WeightsTest : public ::testing::Test {
  protected:
-  WeightsTest() {
-    auto config = JsonDocument::read(golden::directory() / "models" / "tiny" / "config.json");
+  WeightsTest() { use_config(*read_text_file(golden::directory() / "models" / "tiny" / "config.json", 1 << 16)); }
+
+  void use_config(const std::string& text) {
+    config_ = text;
+    const auto config = JsonDocument::parse(text, "config.json");
+    tensors_.clear();
     for (const golden::TensorSpec& tensor : golden::decoder_tensors((*config).root(), true)) {
       tensors_.push_back({tensor.name, tensor.shape, golden::tensor_values(tensor)});
     }
-    config_ = *read_text_file(golden::directory() / "models" / "tiny" / "config.json", 1 << 16);
+  }
+
+  void set_in_config(const std::string& key, int value) {
+    const std::size_t at = config_.find("\"" + key + "\": ");
+    ASSERT_NE(at, std::string::npos) << key;
+    const std::size_t number = at + key.size() + 4;
+    use_config(config_.replace(number, config_.find_first_of(",\n", number) - number, std::to_string(value)));
   }
 
   FileTensor& tensor(std::string_view name) {
@@ -93,6 +103,47 @@ class WeightsTest : public ::testing::Test {
     std::vector<float> rows(tokens.size() * 96);
     EXPECT_TRUE((*model)->forward(state, tokens, {5, rows, {}}).ok());
     return rows;
+  }
+
+  // Turns the projections into codes with a scale for every 128 x 128, as the released FP8 checkpoints have them, and
+  // gives the logits of the numbers that these stand for.
+  std::vector<float> store_as_f8() {
+    std::vector<FileTensor> scales;
+    for (FileTensor& one : tensors_) {
+      if (!one.name.ends_with("_proj.weight") && !one.name.ends_with("in_proj_qkvz.weight")) continue;
+      const std::int64_t rows = one.shape[0];
+      const std::int64_t cols = one.shape[1];
+      FileTensor scale{one.name + "_scale_inv", {(rows + 127) / 128, (cols + 127) / 128}, {}};
+      for (std::int64_t i = 0; i < scale.shape[0] * scale.shape[1]; ++i) {
+        scale.values.push_back(0.01F + 0.003F * static_cast<float>(i % 5));
+      }
+      for (std::int64_t i = 0; i < rows * cols; ++i) {
+        const auto code = static_cast<std::uint8_t>(i * 37 % 120 + (i % 3 == 0 ? 128 : 0));
+        const std::int64_t block = i / cols / 128 * scale.shape[1] + i % cols / 128;
+        one.values[static_cast<std::size_t>(i)] =
+            f8_e4m3_to_float(code) * scale.values[static_cast<std::size_t>(block)] / 64;
+      }
+      for (float& value : scale.values) value /= 64;
+      scales.push_back(std::move(scale));
+    }
+    const std::vector<float> expected = logits();
+    for (const FileTensor& scale : scales) {
+      FileTensor& one = tensor(scale.name.substr(0, scale.name.size() - std::string_view("_scale_inv").size()));
+      for (std::size_t i = 0; i < one.values.size(); ++i) {
+        const auto at = static_cast<std::int64_t>(i);
+        const std::int64_t block = at / one.shape[1] / 128 * scale.shape[1] + at % one.shape[1] / 128;
+        one.values[i] = std::nearbyint(one.values[i] / scale.values[static_cast<std::size_t>(block)] * 512) / 512;
+      }
+      one.type = "F8_E4M3";
+    }
+    tensors_.insert(tensors_.end(), scales.begin(), scales.end());
+    return expected;
+  }
+
+  static void expect_close(const std::vector<float>& actual, const std::vector<float>& expected) {
+    ASSERT_EQ(actual.size(), expected.size());
+    const auto [low, high] = std::minmax_element(expected.begin(), expected.end());
+    for (std::size_t i = 0; i < actual.size(); ++i) EXPECT_NEAR(actual[i], expected[i], 1e-4 * (*high - *low));
   }
 
   void expect_refused(ErrorCode code, std::initializer_list<std::string_view> words) {
@@ -197,42 +248,25 @@ TEST_F(WeightsTest, BlockFp8NeedsItsScales) {
   expect_refused(ErrorCode::kCorrupt, {"model.layers.0.mlp.gate.weight_scale_inv", "missing"});
 }
 
-// Codes with a scale for every 128 x 128, as the released FP8 checkpoints have them, against the numbers they stand
-// for.
 TEST_F(WeightsTest, BlockFp8IsReadWithItsScales) {
-  std::vector<FileTensor> scales;
-  for (FileTensor& one : tensors_) {
-    if (!one.name.ends_with("_proj.weight") && !one.name.ends_with("in_proj_qkvz.weight")) continue;
-    const std::int64_t rows = one.shape[0];
-    const std::int64_t cols = one.shape[1];
-    FileTensor scale{one.name + "_scale_inv", {(rows + 127) / 128, (cols + 127) / 128}, {}};
-    for (std::int64_t i = 0; i < scale.shape[0] * scale.shape[1]; ++i) {
-      scale.values.push_back(0.01F + 0.003F * static_cast<float>(i % 5));
-    }
-    for (std::int64_t i = 0; i < rows * cols; ++i) {
-      const auto code = static_cast<std::uint8_t>(i * 37 % 120 + (i % 3 == 0 ? 128 : 0));
-      const std::int64_t block = i / cols / 128 * scale.shape[1] + i % cols / 128;
-      one.values[static_cast<std::size_t>(i)] =
-          f8_e4m3_to_float(code) * scale.values[static_cast<std::size_t>(block)] / 64;
-    }
-    for (float& value : scale.values) value /= 64;
-    scales.push_back(std::move(scale));
+  const std::vector<float> expected = store_as_f8();
+  expect_close(logits(), expected);
+}
+
+// Heads as wide as the tiles of the scales: putting rows into order moves whole tiles, which stay codes.
+TEST_F(WeightsTest, BlockFp8StaysFp8WhereHeadsAreWholeTiles) {
+  for (const char* key : {"linear_key_head_dim", "linear_value_head_dim", "head_dim"}) set_in_config(key, 128);
+  const std::vector<float> expected = store_as_f8();
+  expect_close(logits(), expected);
+  const auto model = load();
+  ASSERT_TRUE(model.ok()) << model.error().message;
+  std::int64_t as_floats = 0;
+  for (const FileTensor& one : tensors_) {
+    const auto count = static_cast<std::int64_t>(one.values.size());
+    if (one.name.ends_with("_scale_inv")) continue;
+    as_floats += one.type == "F8_E4M3" ? count : 4 * count;
   }
-  const std::vector<float> expected = logits();
-  for (const FileTensor& scale : scales) {
-    FileTensor& one = tensor(scale.name.substr(0, scale.name.size() - std::string_view("_scale_inv").size()));
-    for (std::size_t i = 0; i < one.values.size(); ++i) {
-      const auto at = static_cast<std::int64_t>(i);
-      const std::int64_t block = at / one.shape[1] / 128 * scale.shape[1] + at % one.shape[1] / 128;
-      one.values[i] = std::nearbyint(one.values[i] / scale.values[static_cast<std::size_t>(block)] * 512) / 512;
-    }
-    one.type = "F8_E4M3";
-  }
-  tensors_.insert(tensors_.end(), scales.begin(), scales.end());
-  const std::vector<float> actual = logits();
-  ASSERT_EQ(actual.size(), expected.size());
-  const auto [low, high] = std::minmax_element(expected.begin(), expected.end());
-  for (std::size_t i = 0; i < actual.size(); ++i) EXPECT_NEAR(actual[i], expected[i], 1e-4 * (*high - *low));
+  EXPECT_EQ((*model)->weights().bytes, as_floats);
 }
 
 TEST_F(WeightsTest, ADraftHeadMayBeAbsent) {

@@ -8,19 +8,18 @@
 #include <cstddef>
 #include <cstdint>
 #include <cstring>
+#include <deque>
 #include <limits>
 #include <memory>
 #include <random>
 #include <span>
 #include <string>
-#include <tuple>
 #include <utility>
 #include <vector>
 
-#include "cpu/cpu_backend.h"
-#include "cpu/kernels.h"
 #include "ops/backend.h"
 #include "quant/formats.h"
+#include "support/backend_kind.h"
 #include "support/oracle.h"
 
 namespace lectern::engine::support {
@@ -30,48 +29,66 @@ using oracle::Matrix;
 inline constexpr std::size_t kGuard = 24;  // numbers on each side of an array that must stay as they are
 inline constexpr float kGuardValue = -12345.678F;
 
-// Numbers between guards; outputs start as NaN so that one left out shows.
+// Numbers on the device between guards; outputs start as NaN so that one left out shows.
 class Numbers {
  public:
-  explicit Numbers(const Matrix& matrix) : Numbers(matrix.rows, matrix.cols) {
-    for (std::size_t i = 0; i < matrix.values.size(); ++i) {
-      memory_[kGuard + i] = static_cast<float>(matrix.values[i]);
-    }
-    original_ = memory_;
+  Numbers(Backend& backend, const Matrix& matrix) : Numbers(backend, matrix.rows, matrix.cols) {
+    std::copy(matrix.values.begin(), matrix.values.end(), original_.begin() + kGuard);
+    backend.upload(original_, buffer_->data());
   }
-  Numbers(std::int64_t rows, std::int64_t cols)
-      : rows_(rows), cols_(cols), memory_(static_cast<std::size_t>(rows * cols) + 2 * kGuard, kGuardValue) {
-    std::fill(memory_.begin() + kGuard, memory_.end() - kGuard, std::numeric_limits<float>::quiet_NaN());
+  Numbers(Backend& backend, std::int64_t rows, std::int64_t cols)
+      : backend_(&backend),
+        rows_(rows),
+        cols_(cols),
+        original_(static_cast<std::size_t>(rows * cols) + 2 * kGuard, kGuardValue) {
+    std::fill(original_.begin() + kGuard, original_.end() - kGuard, std::numeric_limits<float>::quiet_NaN());
+    auto made = backend.make_buffer(static_cast<std::int64_t>(original_.size()), MemoryUse::kState);
+    EXPECT_TRUE(made.ok());
+    buffer_ = std::move(made).value();
+    backend.upload(original_, buffer_->data());
   }
 
   Tensor tensor() { return {data(), rows_, cols_}; }
-  float* data() { return memory_.data() + kGuard; }
-  float operator[](std::size_t index) const { return memory_[kGuard + index]; }
+  float* data() { return buffer_->data() + kGuard; }  // on the device
+
+  // What the device has now.
+  std::vector<float> read() const {
+    const std::vector<float> all = read_with_guards();
+    return {all.begin() + kGuard, all.end() - kGuard};
+  }
 
   void expect_unchanged() const {
-    EXPECT_EQ(0, std::memcmp(memory_.data(), original_.data(), memory_.size() * sizeof(float)));
+    EXPECT_EQ(0, std::memcmp(read_with_guards().data(), original_.data(), original_.size() * sizeof(float)));
   }
 
   void expect(const Matrix& expected, double tolerance) const {
+    const std::vector<float> all = read_with_guards();
     double largest = 1e-30;
     double worst = 0;
     for (std::size_t i = 0; i < expected.values.size(); ++i) {
-      ASSERT_TRUE(std::isfinite(memory_[kGuard + i])) << "at " << i;
+      ASSERT_TRUE(std::isfinite(all[kGuard + i])) << "at " << i;
       largest = std::max(largest, std::abs(expected.values[i]));
-      worst = std::max(worst, std::abs(memory_[kGuard + i] - expected.values[i]));
+      worst = std::max(worst, std::abs(all[kGuard + i] - expected.values[i]));
     }
     EXPECT_LE(worst / largest, tolerance);
     for (std::size_t i = 0; i < kGuard; ++i) {
-      ASSERT_EQ(memory_[i], kGuardValue) << "written before the array";
-      ASSERT_EQ(memory_[memory_.size() - 1 - i], kGuardValue) << "written behind the array";
+      ASSERT_EQ(all[i], kGuardValue) << "written before the array";
+      ASSERT_EQ(all[all.size() - 1 - i], kGuardValue) << "written behind the array";
     }
   }
 
  private:
+  std::vector<float> read_with_guards() const {
+    std::vector<float> all(original_.size());
+    backend_->download(buffer_->data(), all);
+    return all;
+  }
+
+  Backend* backend_;
   std::int64_t rows_;
   std::int64_t cols_;
-  std::vector<float> memory_;
-  std::vector<float> original_;
+  std::vector<float> original_;  // guards included
+  std::unique_ptr<Buffer> buffer_;
 };
 
 // A weight with the host memory it was made of.
@@ -82,15 +99,27 @@ struct HeldWeight {
   Matrix values;  // as stored
 };
 
-using BackendParameters = std::tuple<std::size_t, int>;  // kernels, threads
-
-// The body of a test runs on every kind of kernels that this machine has, with
-// one thread and with two.
-class BackendTest : public ::testing::TestWithParam<BackendParameters> {
+// The body of a test runs on every kind of backend that the executable has.
+class BackendTest : public ::testing::TestWithParam<BackendKind> {
  protected:
-  BackendTest()
-      : backend_(std::make_unique<cpu::CpuBackend>(std::get<1>(GetParam()),
-                                                   *cpu::usable_kernels()[std::get<0>(GetParam())])) {}
+  BackendTest() : backend_(kind().make()) {}
+
+  void TearDown() override {
+    for (const Numbers& list : lists_) list.expect_unchanged();
+    lists_.clear();
+    EXPECT_TRUE(backend_->status().ok());
+    EXPECT_EQ(kind().complaint(), "");
+  }
+
+  static const BackendKind& kind() { return GetParam(); }
+
+  // An array for an operation to read, until the test ends.
+  template <class T>
+  const float* on_device(const std::vector<T>& list) {
+    Matrix row(1, static_cast<std::int64_t>(list.size()));
+    row.values.assign(list.begin(), list.end());
+    return lists_.emplace_back(*backend_, row).data();
+  }
 
   // Random numbers that a float holds exactly.
   Matrix random(std::int64_t rows, std::int64_t cols, double scale = 1.0) {
@@ -106,8 +135,7 @@ class BackendTest : public ::testing::TestWithParam<BackendParameters> {
     return list;
   }
 
-  // The nearest numbers to `matrix` that the type can hold; cols are whole
-  // blocks.
+  // The nearest numbers to `matrix` that the type can hold; cols are whole blocks.
   HeldWeight weight(const Matrix& matrix, DType type) {
     HeldWeight held;
     held.memory.resize(static_cast<std::size_t>(bytes_of(type, matrix.rows * matrix.cols)));
@@ -154,29 +182,13 @@ class BackendTest : public ::testing::TestWithParam<BackendParameters> {
     return weight(random(rows, cols, std::sqrt(3.0 / static_cast<double>(cols))), type);
   }
 
-  // Some kernels round to BF16 what meets 16 or 8 bits.
-  static double attention_tolerance(KvType type) {
-#if defined(__x86_64__)
-    const cpu::Kernels& kernels = *cpu::usable_kernels()[std::get<0>(GetParam())];
-    const bool rounds = kernels.multiply_panels == cpu::avx512_bf16::multiply_panels;
-    if (rounds && type != KvType::kF32) return oracle::kRoundedAttention;
-#endif
-    return oracle::kAttention;
-  }
-
   static std::vector<float> floats(std::span<const double> list) { return {list.begin(), list.end()}; }
 
   std::unique_ptr<Backend> backend_;
+  std::deque<Numbers> lists_;
   std::mt19937 random_{17};
 };
 
-inline std::string backend_name(const ::testing::TestParamInfo<BackendParameters>& info) {
-  return std::string(cpu::usable_kernels()[std::get<0>(info.param)]->name) + "_" +
-         std::to_string(std::get<1>(info.param)) + "threads";
-}
-
-inline auto all_backends() {
-  return ::testing::Combine(::testing::Range<std::size_t>(0, cpu::usable_kernels().size()), ::testing::Values(1, 2));
-}
+inline std::string kind_name(const ::testing::TestParamInfo<BackendKind>& info) { return info.param.name; }
 
 }  // namespace lectern::engine::support

@@ -16,7 +16,8 @@ namespace lectern::engine::oracle {
 
 // Largest difference from the oracle, relative to the largest number of the expected result.
 inline constexpr double kPointwise = 2e-6;
-inline constexpr double kProduct = 5e-6;  // sums of up to some thousand products
+inline constexpr double kProduct = 5e-6;         // sums of up to some thousand products
+inline constexpr double kRoundedProduct = 1e-2;  // activations and weights rounded to BF16
 inline constexpr double kAttention = 5e-6;
 inline constexpr double kRoundedAttention = 2e-2;  // queries and weights rounded to BF16, scores of about 10
 inline constexpr double kRecurrence = 3e-5;        // errors of a state that lives through all tokens

@@ -14,6 +14,7 @@
 #include "ops/backend.h"
 #include "runtime/pass_scheduler.h"
 #include "runtime/transformer_sequence.h"
+#include "support/backend_kind.h"
 #include "support/load_transformer.h"
 #include "support/scratch.h"
 
@@ -68,7 +69,7 @@ class SessionModel {
     return directory;
   }
 
-  std::unique_ptr<Backend> backend_ = make_cpu_backend(1);
+  std::unique_ptr<Backend> backend_ = test_backend();
   std::unique_ptr<Transformer> model_ = load_transformer(files().path(), *backend_, kChunk).value();
   PassScheduler scheduler_{*model_};
 };

@@ -32,8 +32,11 @@ inline const std::filesystem::path kHandbook = std::filesystem::path(LECTERN_SAM
 
 class WindowDriver {
  public:
-  explicit WindowDriver(PacedGenerator::Reply reply, std::shared_ptr<retrieval::Embedder> embedder = nullptr)
-      : world(std::move(reply), std::move(embedder)), window(world.services, nullptr) {
+  // `change` may replace what the window is given.
+  explicit WindowDriver(
+      PacedGenerator::Reply reply, std::shared_ptr<retrieval::Embedder> embedder = nullptr,
+      const std::function<void(Services&)>& change = [](Services&) {})
+      : world(std::move(reply), std::move(embedder)), window((change(world.services), world.services), nullptr) {
     window.resize(1280, 800);
     window.show();
   }

@@ -40,6 +40,7 @@ class [[nodiscard]] Result {
   T&& value() && { return std::get<T>(std::move(content_)); }
   T& operator*() & { return value(); }
   const T& operator*() const& { return value(); }
+  T operator*() && { return std::move(*this).value(); }  // by value: `for (x : *f())` must not dangle
   T* operator->() { return &value(); }
   const T* operator->() const { return &value(); }
 

@@ -31,6 +31,7 @@ enum class WeightPlacement : std::uint8_t { kAuto, kMapped, kCopied };
 
 struct EngineOptions {
   DeviceKind device = DeviceKind::kCpu;
+  int device_index = 0;                   // of several GPUs, counted from 0
   int threads = 0;                        // 0: one per hardware thread
   std::int64_t context_tokens = 0;        // 0: the model's own maximum, or as much of it as fits
   std::int64_t prefill_chunk_tokens = 0;  // 0: chosen for the model
@@ -42,14 +43,16 @@ struct EngineOptions {
   SessionOptions sessions = {};
 };
 
-// Memory of an open model, in bytes.
+// Memory of an open model, in bytes: of the computer, or of the GPU, where all of it is taken at once and never grows.
 struct MemoryPlan {
-  std::int64_t weights = 0;   // mapped from the file, copies of reordered rows included
-  std::int64_t kv_cache = 0;  // of one sequence of the whole context; taken as it grows
-  std::int64_t state = 0;     // fixed-size states of one sequence
-  std::int64_t scratch = 0;   // activations
-  std::int64_t limit = 0;     // what may be used
-  std::int64_t total() const { return weights + kv_cache + state + scratch; }
+  std::int64_t weights = 0;        // on the CPU mapped from the file, copies of reordered rows included
+  std::int64_t kv_cache = 0;       // of one sequence of the whole context; on the CPU taken as it grows
+  std::int64_t state = 0;          // fixed-size states of one sequence
+  std::int64_t scratch = 0;        // activations and working memory
+  std::int64_t sessions = 0;       // GPU only: for sequences kept to be gone on from, and one on its way there
+  std::int64_t kept_sessions = 0;  // of these, for the kept ones
+  std::int64_t limit = 0;          // what may be used
+  std::int64_t total() const { return weights + kv_cache + state + scratch + sessions; }
 };
 
 struct SamplingOptions {

@@ -1,0 +1,42 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "runtime/engine_options.h"
+
+#include <string>
+
+#include "runtime/transformer_sequence.h"
+
+namespace lectern::engine {
+namespace {
+
+constexpr int kMostThreads = 1024;
+constexpr int kMostDevices = 1024;
+constexpr std::int64_t kMostChunkTokens = 16384;
+constexpr double kLargestRopeFactor = 1024;
+
+}  // namespace
+
+Result<void> check_options(const EngineOptions& options) {
+  const auto wrong = [](const char* name, std::int64_t value, std::int64_t low, std::int64_t high) {
+    return Error{ErrorCode::kInvalidArgument, std::string(name) + " is " + std::to_string(value) + " but must be " +
+                                                  std::to_string(low) + " to " + std::to_string(high) + "."};
+  };
+  if (options.threads < 0 || options.threads > kMostThreads) return wrong("threads", options.threads, 0, kMostThreads);
+  if (options.device_index < 0 || options.device_index >= kMostDevices) {
+    return wrong("device_index", options.device_index, 0, kMostDevices - 1);
+  }
+  if (options.prefill_chunk_tokens < 0 || options.prefill_chunk_tokens > kMostChunkTokens) {
+    return wrong("prefill_chunk_tokens", options.prefill_chunk_tokens, 0, kMostChunkTokens);
+  }
+  if (options.draft_tokens < 0 || options.draft_tokens > kMostDrafts) {
+    return wrong("draft_tokens", options.draft_tokens, 0, kMostDrafts);
+  }
+  if (options.rope_factor != 0 && !(options.rope_factor >= 1 && options.rope_factor <= kLargestRopeFactor)) {
+    return Error{ErrorCode::kInvalidArgument, "rope_factor must be 0 (none) or 1 to 1024."};
+  }
+  if (options.context_tokens < 0) {
+    return Error{ErrorCode::kInvalidArgument, "context_tokens is negative; use 0 for the model's own maximum."};
+  }
+  return {};
+}
+
+}  // namespace lectern::engine

@@ -1,0 +1,63 @@
+// SPDX-License-Identifier: GPL-3.0-or-later
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <functional>
+#include <string>
+#include <type_traits>
+
+#include "support/cuda_emulation/collectives.h"
+#include "support/cuda_emulation/execution.h"
+#include "support/cuda_emulation/language.h"
+#include "support/cuda_emulation/runtime_api.h"
+
+// CUDA on the host, for tests: what cuda/platform.h needs, and what tests turn and read.
+namespace lectern::engine::cuda::emulation {
+
+struct Device {
+  std::size_t memory_bytes = std::size_t{4} << 30;
+  int count = 1;
+  int major = 9;
+  int minor = 0;
+  int multiprocessors = 132;
+  int driver_version = CUDART_VERSION;  // 0: none installed
+};
+
+// For machines that have other devices than the default: before the first call of the runtime, or after reset().
+void set_device(const Device& device);
+
+// Whether a launch or a copy runs at once, or only when something waits for it, as late as a device may.
+enum class Timing { kAtOnce, kLate };
+void set_timing(Timing timing);
+
+// The n-th launch or copy from now on (1: the next one) fails, and from then on every call, until reset().
+void fail_after(std::int64_t operations, cudaError_t error);
+
+// Forgets errors, settings and counters; memory, streams and events stay.
+void reset();
+
+struct Counters {
+  std::int64_t launches = 0;  // of kernels, those of graphs included
+  std::int64_t graph_launches = 0;
+  std::int64_t copies = 0;  // fills included
+  std::int64_t copied_bytes = 0;
+  std::int64_t allocations = 0;      // of device memory
+  std::int64_t allocated_bytes = 0;  // now
+  std::int64_t synchronisations = 0;
+};
+Counters counters();
+
+// Empty when no memory around an allocation was written to, since the last call of this; else what was hit.
+std::string check_guards();
+
+cudaError_t launch_body(cudaStream_t stream, const Shape& shape, const void* kernel, std::function<void()> body);
+
+template <class... Parameters>
+cudaError_t launch(cudaStream_t stream, dim3 blocks, dim3 threads, std::size_t shared_bytes,
+                   void (*kernel)(Parameters...), std::type_identity_t<Parameters>... arguments) {
+  return launch_body(stream, {blocks, threads, shared_bytes}, reinterpret_cast<const void*>(kernel),
+                     [kernel, arguments...] { kernel(arguments...); });
+}
+
+}  // namespace lectern::engine::cuda::emulation

@@ -1,0 +1,123 @@
+// SPDX-License-Identifier: GPL-3.0-or-later
+#pragma once
+
+#include <chrono>
+#include <cstddef>
+#include <cstdint>
+#include <deque>
+#include <functional>
+#include <map>
+#include <memory>
+#include <mutex>
+#include <thread>
+#include <vector>
+
+#include "support/cuda_emulation/cuda_emulation.h"
+#include "support/cuda_emulation/device_memory.h"
+
+// What stands behind the calls of the runtime, which only they see.
+namespace lectern::engine::cuda::emulation {
+
+enum class WorkKind : std::uint8_t { kLaunch, kCopy, kMark };
+
+struct Work {
+  WorkKind kind;
+  std::size_t bytes = 0;
+  std::function<void()> run;
+};
+
+}  // namespace lectern::engine::cuda::emulation
+
+// NOLINTBEGIN(readability-identifier-naming): CUDA's own names
+struct CUgraph_st {
+  std::vector<lectern::engine::cuda::emulation::Work> work;
+};
+
+struct CUgraphExec_st {
+  std::shared_ptr<const std::vector<lectern::engine::cuda::emulation::Work>> work;
+};
+// NOLINTEND(readability-identifier-naming)
+
+namespace lectern::engine::cuda::emulation {
+
+struct Capture {
+  std::unique_ptr<CUgraph_st> graph = std::make_unique<CUgraph_st>();  // null when the capture has ended
+  cudaStreamCaptureMode mode = cudaStreamCaptureModeGlobal;
+  std::thread::id thread = std::this_thread::get_id();
+  cudaStream_t origin = nullptr;
+  bool invalid = false;
+};
+
+}  // namespace lectern::engine::cuda::emulation
+
+// NOLINTBEGIN(readability-identifier-naming): CUDA's own names
+struct CUstream_st {
+  unsigned flags = 0;
+  std::shared_ptr<lectern::engine::cuda::emulation::Capture> capture;
+};
+
+struct CUevent_st {
+  unsigned flags = 0;
+  bool recorded = false;
+  bool reached = true;
+  std::chrono::steady_clock::time_point time;
+  std::shared_ptr<lectern::engine::cuda::emulation::Capture> capture;
+};
+// NOLINTEND(readability-identifier-naming)
+
+namespace lectern::engine::cuda::emulation {
+
+inline constexpr std::size_t kSharedByDefault = 48 << 10;
+inline constexpr std::size_t kSharedAtMost = 227 << 10;
+
+// The device and its driver: one for all host threads.
+struct Context {
+  std::recursive_mutex mutex;
+  Device device;
+  DeviceMemory memory;
+  std::map<std::uintptr_t, std::size_t> pinned;
+  std::map<const void*, int> shared_allowed;
+  std::vector<std::shared_ptr<Capture>> captures;
+  CUstream_st default_stream;
+  Counters counters;
+  Timing timing = Timing::kAtOnce;
+  std::deque<Work> late;
+  std::int64_t operations_left = 0;  // 0: none fails
+  cudaError_t failure = cudaSuccess;
+  cudaError_t sticky = cudaSuccess;
+
+  Context() { memory.set_total(device.memory_bytes); }
+};
+
+Context& context();
+
+// Remembers an error for cudaGetLastError().
+cudaError_t finished(cudaError_t error);
+cudaError_t& last_error();  // of this host thread
+
+// What every call answers whatever its arguments are.
+cudaError_t state_of_device(const Context& c);
+
+// A call of the runtime: locks the device and answers with its state when that is an error.
+template <class Body>
+cudaError_t call(Body body) {
+  Context& c = context();
+  const std::lock_guard lock(c.mutex);
+  const cudaError_t state = state_of_device(c);
+  return finished(state != cudaSuccess ? state : body(c));
+}
+
+// --- for a context that is locked -----------------------------------------------------------------------------------
+void count(Context& c, const Work& work);
+bool fails(Context& c);  // counts down to the planted failure
+void run_late(Context& c);
+cudaError_t synchronise(Context& c);
+Capture* capture_of(Context& c, cudaStream_t stream);
+// Calls that may wait or allocate, as far as a capture's mode forbids them; such a call spoils the capture.
+cudaError_t forbid_during_captures(Context& c);
+cudaError_t forbid_in_capture(Context& c, cudaStream_t stream);
+
+// Runs the work, or keeps it for later or for a graph. The context must not be locked.
+cudaError_t submit(cudaStream_t stream, Work work);
+
+}  // namespace lectern::engine::cuda::emulation

@@ -1,0 +1,203 @@
+// SPDX-License-Identifier: GPL-3.0-or-later
+// Streams, events and graphs.
+#include <chrono>
+#include <memory>
+#include <mutex>
+#include <utility>
+#include <vector>
+
+#include "support/cuda_emulation/device_state.h"
+
+// NOLINTBEGIN(readability-identifier-naming): CUDA's own names
+using namespace lectern::engine::cuda::emulation;
+
+cudaError_t cudaStreamCreateWithFlags(cudaStream_t* stream, unsigned flags) {
+  return call([&](Context&) {
+    *stream = new CUstream_st{flags, nullptr};
+    return cudaSuccess;
+  });
+}
+
+cudaError_t cudaStreamCreate(cudaStream_t* stream) { return cudaStreamCreateWithFlags(stream, cudaStreamDefault); }
+
+cudaError_t cudaStreamDestroy(cudaStream_t stream) {
+  if (stream == nullptr) return finished(cudaErrorInvalidResourceHandle);
+  Context& c = context();
+  const std::lock_guard lock(c.mutex);
+  run_late(c);
+  if (stream->capture) std::erase(c.captures, stream->capture);
+  delete stream;
+  return finished(c.sticky);
+}
+
+cudaError_t cudaStreamSynchronize(cudaStream_t stream) {
+  return call([&](Context& c) {
+    const cudaError_t error = forbid_in_capture(c, stream);
+    return error != cudaSuccess ? error : synchronise(c);
+  });
+}
+
+cudaError_t cudaStreamQuery(cudaStream_t stream) {
+  return call([&](Context& c) {
+    if (const cudaError_t error = forbid_in_capture(c, stream); error != cudaSuccess) return error;
+    return c.late.empty() ? cudaSuccess : cudaErrorNotReady;
+  });
+}
+
+cudaError_t cudaStreamWaitEvent(cudaStream_t stream, cudaEvent_t event, unsigned /*flags*/) {
+  return call([&](Context& c) {
+    if (event == nullptr) return cudaErrorInvalidResourceHandle;
+    CUstream_st& waiting = stream != nullptr ? *stream : c.default_stream;
+    if (event->capture) waiting.capture = event->capture;  // the stream joins the capture
+    return cudaSuccess;  // work is done in the order in which it was submitted, whatever its stream
+  });
+}
+
+cudaError_t cudaEventCreateWithFlags(cudaEvent_t* event, unsigned flags) {
+  return call([&](Context&) {
+    *event = new CUevent_st;
+    (*event)->flags = flags;
+    return cudaSuccess;
+  });
+}
+
+cudaError_t cudaEventCreate(cudaEvent_t* event) { return cudaEventCreateWithFlags(event, cudaEventDefault); }
+
+cudaError_t cudaEventRecord(cudaEvent_t event, cudaStream_t stream) {
+  const cudaError_t checked = call([&](Context& c) {
+    if (event == nullptr) return cudaErrorInvalidResourceHandle;
+    CUstream_st& recording = stream != nullptr ? *stream : c.default_stream;
+    event->capture = recording.capture;
+    event->recorded = true;
+    event->reached = recording.capture != nullptr;
+    return cudaSuccess;
+  });
+  if (checked != cudaSuccess || event->capture) return checked;
+  return submit(stream, {WorkKind::kMark, 0, [event] {
+                           event->reached = true;
+                           event->time = std::chrono::steady_clock::now();
+                         }});
+}
+
+cudaError_t cudaEventSynchronize(cudaEvent_t event) {
+  return call([&](Context& c) {
+    if (event->capture) return cudaErrorStreamCaptureUnsupported;
+    return synchronise(c);
+  });
+}
+
+cudaError_t cudaEventQuery(cudaEvent_t event) {
+  return call([&](Context&) {
+    if (event->capture) return cudaErrorStreamCaptureUnsupported;
+    return event->reached ? cudaSuccess : cudaErrorNotReady;
+  });
+}
+
+cudaError_t cudaEventElapsedTime(float* milliseconds, cudaEvent_t start, cudaEvent_t end) {
+  return call([&](Context&) {
+    const bool timed = ((start->flags | end->flags) & cudaEventDisableTiming) == 0;
+    if (!timed || !start->recorded || !end->recorded) return cudaErrorInvalidResourceHandle;
+    if (!start->reached || !end->reached) return cudaErrorNotReady;
+    *milliseconds = std::chrono::duration<float, std::milli>(end->time - start->time).count();
+    return cudaSuccess;
+  });
+}
+
+cudaError_t cudaEventDestroy(cudaEvent_t event) {
+  Context& c = context();
+  const std::lock_guard lock(c.mutex);
+  run_late(c);
+  delete event;
+  return finished(c.sticky);
+}
+
+// --- graphs ---------------------------------------------------------------------------------------------------------
+
+cudaError_t cudaStreamBeginCapture(cudaStream_t stream, cudaStreamCaptureMode mode) {
+  return call([&](Context& c) {
+    if (stream == nullptr) return cudaErrorStreamCaptureUnsupported;
+    if (stream->capture) return cudaErrorStreamCaptureUnmatched;
+    stream->capture = std::make_shared<Capture>();
+    stream->capture->mode = mode;
+    stream->capture->origin = stream;
+    c.captures.push_back(stream->capture);
+    return cudaSuccess;
+  });
+}
+
+cudaError_t cudaStreamEndCapture(cudaStream_t stream, cudaGraph_t* graph) {
+  *graph = nullptr;
+  return call([&](Context& c) {
+    if (stream == nullptr || !stream->capture || stream->capture->origin != stream) {
+      return cudaErrorStreamCaptureUnmatched;
+    }
+    const std::shared_ptr<Capture> capture = std::exchange(stream->capture, nullptr);
+    std::erase(c.captures, capture);
+    if (capture->invalid) return cudaErrorStreamCaptureInvalidated;
+    *graph = capture->graph.release();
+    return cudaSuccess;
+  });
+}
+
+cudaError_t cudaStreamIsCapturing(cudaStream_t stream, cudaStreamCaptureStatus* status) {
+  return call([&](Context& c) {
+    const Capture* capture = capture_of(c, stream);
+    *status = capture == nullptr ? cudaStreamCaptureStatusNone
+              : capture->invalid ? cudaStreamCaptureStatusInvalidated
+                                 : cudaStreamCaptureStatusActive;
+    return cudaSuccess;
+  });
+}
+
+cudaError_t cudaGraphInstantiate(cudaGraphExec_t* executable, cudaGraph_t graph, unsigned long long /*flags*/) {
+  return call([&](Context&) {
+    if (graph == nullptr) return cudaErrorInvalidValue;
+    *executable = new CUgraphExec_st{std::make_shared<const std::vector<Work>>(graph->work)};
+    return cudaSuccess;
+  });
+}
+
+cudaError_t cudaGraphExecUpdate(cudaGraphExec_t executable, cudaGraph_t graph, cudaGraphExecUpdateResultInfo* result) {
+  return call([&](Context&) {
+    if (executable == nullptr || graph == nullptr) return cudaErrorInvalidValue;
+    executable->work = std::make_shared<const std::vector<Work>>(graph->work);
+    if (result != nullptr) result->result = cudaGraphExecUpdateSuccess;
+    return cudaSuccess;
+  });
+}
+
+cudaError_t cudaGraphUpload(cudaGraphExec_t executable, cudaStream_t /*stream*/) {
+  return call([&](Context&) { return executable != nullptr ? cudaSuccess : cudaErrorInvalidValue; });
+}
+
+cudaError_t cudaGraphLaunch(cudaGraphExec_t executable, cudaStream_t stream) {
+  if (executable == nullptr) return finished(cudaErrorInvalidValue);
+  const cudaError_t checked = call([&](Context& c) {
+    if (const cudaError_t error = forbid_in_capture(c, stream); error != cudaSuccess) return error;
+    ++c.counters.graph_launches;
+    return fails(c) ? c.sticky : cudaSuccess;
+  });
+  if (checked != cudaSuccess) return checked;
+  const std::shared_ptr<const std::vector<Work>> work = executable->work;
+  return submit(stream, {WorkKind::kMark, 0, [work] {
+                           for (const Work& part : *work) {
+                             {
+                               Context& c = context();
+                               const std::lock_guard lock(c.mutex);
+                               count(c, part);
+                             }
+                             part.run();
+                           }
+                         }});
+}
+
+cudaError_t cudaGraphDestroy(cudaGraph_t graph) {
+  delete graph;
+  return cudaSuccess;
+}
+
+cudaError_t cudaGraphExecDestroy(cudaGraphExec_t executable) {
+  delete executable;
+  return cudaSuccess;
+}
+// NOLINTEND(readability-identifier-naming)
