@@ -56,9 +56,14 @@ Json benchJson(const engine::BenchReport& report) {
   json["decode_bytes_per_pass"] = std::llround(report.decode_bytes_per_pass);
   json["decode_gigabytes_per_second"] = report.decode_bytes_per_second / kGiga;
   json["prefill_gigaflops"] = report.prefill_operations_per_second / kGiga;
-  json["machine"] = machineJson(report.machine);
+  if (!report.gpu_memory) json["machine"] = machineJson(report.machine);
   if (report.drafts) json["drafts"] = draftsJson(*report.drafts);
   json["memory"] = toJson(report.memory);
+  if (report.gpu_memory) {
+    json["gpu_memory_used"] = {{"weights_bytes", report.gpu_memory->weights},
+                               {"state_bytes", report.gpu_memory->state},
+                               {"scratch_bytes", report.gpu_memory->scratch}};
+  }
   json["sequence_bytes"] = report.sequence_bytes;
   json["peak_resident_bytes"] = report.peak_resident_bytes;
   json["logits_fingerprint"] = report.logits_fingerprint;
@@ -80,8 +85,34 @@ std::string draftsText(const engine::DraftReport& drafts) {
   return text;
 }
 
-std::string benchText(const engine::BenchReport& report) {
+// What the processor reaches, beside what was computed and read; nothing of that kind is measured on a GPU.
+std::string computedText(const engine::BenchReport& report) {
   const engine::MachineRates& machine = report.machine;
+  std::string text = threeDigits(report.prefill_operations_per_second / kGiga) + " GFLOP/s";
+  if (report.gpu_memory) return text;
+  text += "; the machine reaches " + threeDigits(machine.f32_operations_per_second / kGiga) + " in f32";
+  if (machine.bf16_operations_per_second > 0) {
+    text += ", " + threeDigits(machine.bf16_operations_per_second / kGiga) + " in bf16";
+  }
+  if (machine.int8_operations_per_second > 0) {
+    text += ", " + threeDigits(machine.int8_operations_per_second / kGiga) + " in int8";
+  }
+  return text;
+}
+
+std::string memoryText(const engine::BenchReport& report) {
+  const auto amount = [](std::int64_t bytes) { return byteCount(static_cast<double>(bytes)); };
+  if (!report.gpu_memory) {
+    return amount(report.peak_resident_bytes) + " at most, " + amount(report.sequence_bytes) + " for a sequence\n";
+  }
+  const engine::GpuMemoryUse& used = *report.gpu_memory;
+  const engine::MemoryPlan& plan = report.memory;
+  return "of the GPU, in use of planned: weights " + amount(used.weights) + " of " + amount(plan.weights) +
+         ", sequences " + amount(used.state) + " of " + amount(plan.kv_cache + plan.state + plan.sessions) +
+         ", working memory " + amount(used.scratch) + " of " + amount(plan.scratch) + "\n";
+}
+
+std::string benchText(const engine::BenchReport& report) {
   const engine::BenchOptions& options = report.options;
   std::string text = printableLine(report.model) + " (" + report.architecture + ", " +
                      byteCount(static_cast<double>(report.weight_bytes)) + "), " + counted(report.threads, "thread") +
@@ -93,22 +124,16 @@ std::string benchText(const engine::BenchReport& report) {
             (options.synthetic_depth ? " of random keys and values\n"
                                      : ", read in " + threeDigits(report.depth_seconds) + " s\n");
   }
-  text += "Reading         " + spreadText(report.prefill_tokens_per_second) + ", " +
-          threeDigits(report.prefill_operations_per_second / kGiga) + " GFLOP/s; the machine reaches " +
-          threeDigits(machine.f32_operations_per_second / kGiga) + " in f32";
-  if (machine.bf16_operations_per_second > 0) {
-    text += ", " + threeDigits(machine.bf16_operations_per_second / kGiga) + " in bf16";
-  }
-  if (machine.int8_operations_per_second > 0) {
-    text += ", " + threeDigits(machine.int8_operations_per_second / kGiga) + " in int8";
-  }
+  text += "Reading         " + spreadText(report.prefill_tokens_per_second) + ", " + computedText(report);
   text += "\nWriting         " + spreadText(report.decode_tokens_per_second);
   if (options.sequences > 1) text += " of " + std::to_string(options.sequences) + " sequences together";
-  text += ", " + threeDigits(report.decode_bytes_per_second / kGiga) + " GB/s; the machine reads " +
-          threeDigits(machine.read_bytes_per_second / kGiga) + " GB/s\n";
+  text += ", " + threeDigits(report.decode_bytes_per_second / kGiga) + " GB/s";
+  if (!report.gpu_memory) {
+    text += "; the machine reads " + threeDigits(report.machine.read_bytes_per_second / kGiga) + " GB/s";
+  }
+  text += "\n";
   if (report.drafts) text += draftsText(*report.drafts);
-  text += "Memory          " + byteCount(static_cast<double>(report.peak_resident_bytes)) + " at most, " +
-          byteCount(static_cast<double>(report.sequence_bytes)) + " for a sequence\n";
+  text += "Memory          " + memoryText(report);
   text += "Last logits     " + report.logits_fingerprint + ", token " + std::to_string(report.top_token) +
           (report.repeatable ? "\n" : ", NOT the same in every run\n");
   return text;

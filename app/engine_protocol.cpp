@@ -175,8 +175,8 @@ void describe(Stream& stream, T& value) {
 
 template <class Stream, Either<engine::MemoryPlan> T>
 void describe(Stream& stream, T& value) {
-  auto& [weights, kvCache, state, scratch, sessions, limit] = value;
-  stream(weights, kvCache, state, scratch, sessions, limit);
+  auto& [weights, kvCache, state, scratch, sessions, keptSessions, limit] = value;
+  stream(weights, kvCache, state, scratch, sessions, keptSessions, limit);
 }
 
 template <class Stream, Either<engine::ModelInfo> T>

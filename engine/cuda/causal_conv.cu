@@ -57,6 +57,36 @@ __global__ void convolve(const float* u, const float* w, std::int64_t taps, cons
   y[row * channels + c] = silu(sum);
 }
 
+// One thread for all rows of one channel, at most kSmallBatchRows; afterwards either the state advances or u is kept.
+__global__ void step_few_taps(const float* u, const float* w, float* state, float* kept, float* y, int rows,
+                              std::int64_t channels) {
+  constexpr int kTaps = 4;
+  const std::int64_t c = static_cast<std::int64_t>(blockIdx.x) * kConvThreads + static_cast<std::int64_t>(threadIdx.x);
+  if (c >= channels) return;
+  float weights[kTaps];
+  float inputs[kTaps - 1 + kSmallBatchRows];
+#pragma unroll
+  for (int j = 0; j < kTaps; ++j) weights[j] = w[c * kTaps + j];
+#pragma unroll
+  for (int j = 0; j < kTaps - 1; ++j) inputs[j] = state[j * channels + c];
+#pragma unroll
+  for (int t = 0; t < kSmallBatchRows; ++t) inputs[kTaps - 1 + t] = t < rows ? u[t * channels + c] : 0.0F;
+#pragma unroll
+  for (int t = 0; t < kSmallBatchRows; ++t) {
+    if (t >= rows) break;
+    float sum = 0.0F;
+#pragma unroll
+    for (int j = 0; j < kTaps; ++j) sum = fmaf(weights[j], inputs[t + j], sum);
+    y[t * channels + c] = silu(sum);
+    if (kept != nullptr) {
+      kept[t * channels + c] = inputs[kTaps - 1 + t];
+    } else if (t == rows - 1) {
+#pragma unroll
+      for (int j = 0; j < kTaps - 1; ++j) state[j * channels + c] = inputs[t + 1 + j];
+    }
+  }
+}
+
 // Row i takes the place of an earlier one, so that what is still to be read comes later.
 __global__ void keep_last_rows(const float* u, std::int64_t rows, std::int64_t kept, std::int64_t channels,
                                float* state) {
@@ -79,6 +109,13 @@ void CudaBackend::causal_conv(const Tensor& u, const float* w, std::int64_t taps
   }
   run({dim3(static_cast<unsigned>(u.rows), columns), kConvThreads, 0}, convolve, u.data, w, taps, state, y.data,
       u.cols);
+}
+
+void CudaBackend::step_conv(const Tensor& u, const float* w, std::int64_t taps, float* state, float* kept,
+                            const Tensor& y) {
+  if (taps != 4 || u.rows > kSmallBatchRows) return Backend::step_conv(u, w, taps, state, kept, y);
+  run({blocks_for(u.cols, kConvThreads), kConvThreads, 0}, step_few_taps, u.data, w, state, kept, y.data,
+      static_cast<int>(u.rows), u.cols);
 }
 
 void CudaBackend::advance_conv(const Tensor& u, std::int64_t taps, float* state) {

@@ -19,6 +19,7 @@
 namespace lectern::engine::cuda {
 
 struct DeviceMatrix;
+struct FormedRows;
 class WeightStaging;
 
 class CudaBackend final : public Backend {
@@ -47,6 +48,13 @@ class CudaBackend final : public Backend {
   void embed(const Weight& table, std::span<const TokenId> tokens, const Tensor& y) override;
   void linear(const Tensor& x, const Weight& w, bool accumulate, const Tensor& y) override;
 
+  // formed_products.cu
+  void linear_of_norm(const Tensor& x, const Norm& norm, std::span<const Projection> products,
+                      const Tensor& normed) override;
+  void linear_of_gated_norm(const Tensor& o, const Tensor& z, const Norm& norm, std::int64_t width, const Weight& w,
+                            const Tensor& y) override;
+  void linear_of_gated(const Tensor& o, const Tensor& gate, const Weight& w, const Tensor& y) override;
+
   // pointwise.cu
   void add_bias(const float* bias, const Tensor& y) override;
   void silu_gate(const Tensor& gate, const Tensor& y) override;
@@ -65,14 +73,22 @@ class CudaBackend final : public Backend {
   void save_rows(const KvCache& cache, std::int64_t first, std::int64_t rows, std::span<std::byte> to) override;
   void load_rows(std::span<const std::byte> from, KvCache& cache) override;
 
+  // head_rows.cu
+  void append_heads(const Tensor& q, const Norm& q_norm, const Tensor& k, const Norm& k_norm, const Tensor& v,
+                    const RotaryTable& table, std::int64_t head_dim, KvCache& cache) override;
+
   // attention.cu
   void attend(const Tensor& q, const KvCache& cache, const AttentionShape& shape, const Tensor& y) override;
   void attend_bidirectional(const Tensor& q, const Tensor& k, const Tensor& v, std::int64_t heads,
                             std::span<const std::int64_t> starts, const Tensor& y) override;
 
-  // delta_net.cu
+  // causal_conv.cu
   void causal_conv(const Tensor& u, const float* w, std::int64_t taps, const float* state, const Tensor& y) override;
   void advance_conv(const Tensor& u, std::int64_t taps, float* state) override;
+  void step_conv(const Tensor& u, const float* w, std::int64_t taps, float* state, float* kept,
+                 const Tensor& y) override;
+
+  // delta_net.cu
   void delta_rule(const Tensor& qkv, const Tensor& ba, const DeltaGates& gates, const DeltaShape& shape, float* state,
                   const Tensor& o) override;
   void delta_rule_tentative(const Tensor& qkv, const Tensor& ba, const DeltaGates& gates, const DeltaShape& shape,
@@ -81,6 +97,8 @@ class CudaBackend final : public Backend {
 
   // experts.cu
   void mixture_of_experts(const Tensor& x, const ExpertWeights& w, const Tensor& y) override;
+  void experts_of_norm(const Tensor& x, const Norm& norm, const ExpertWeights& w, const Tensor& normed,
+                       const Tensor& y) override;
 
  private:
   // Working memory of one operation: what is taken from it comes back when the operation ends.
@@ -109,6 +127,10 @@ class CudaBackend final : public Backend {
   void multiply_few(const Tensor& x, const Weight& w, bool accumulate, const Tensor& y);
   void multiply_many(const Tensor& x, const Weight& w, bool accumulate, const Tensor& y);
   void multiply_floats(const Tensor& x, const Weight& w, bool accumulate, const Tensor& y);
+  // False, and nothing done: the rows do not fit.
+  bool multiply_formed(FormedRows x, std::span<const Projection> products, bool accumulate);
+  // Of rows `x`; where there is `from`, a small batch, they are still to be made of it by the norm.
+  void mix_experts(const Tensor& x, const ExpertWeights& w, const Tensor& y, const Tensor* from, const Norm& norm);
   bool remembers_calls() const { return passes_.capturing() || passes_.repeating(); }
 
   // Queues a kernel and remembers the first failure. While a remembered pass is repeated nothing is queued: only what

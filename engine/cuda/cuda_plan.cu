@@ -3,7 +3,10 @@
 
 #include <algorithm>
 
+#include "cuda/attention.h"
+#include "cuda/delta_chunks.h"
 #include "cuda/device_memory.h"
+#include "cuda/experts.h"
 #include "cuda/kv_cache.h"
 #include "cuda/platform.h"
 #include "cuda/usable_device.h"
@@ -11,6 +14,9 @@
 
 namespace lectern::engine {
 namespace {
+
+constexpr std::int64_t kFewProductRows = 32;        // above, products round to BF16; see dense.cu
+constexpr std::int64_t kMostMultiprocessors = 192;  // of a GPU
 
 std::int64_t whole_pieces(std::int64_t bytes) {
   return (bytes + cuda::kAlignment - 1) / cuda::kAlignment * cuda::kAlignment;
@@ -39,6 +45,22 @@ std::int64_t cuda_cache_bytes(const AttentionShape& shape, KvType type, std::int
          whole_pieces(cuda::kMostKvBlocks * static_cast<std::int64_t>(sizeof(std::byte*)));
 }
 
-std::int64_t cuda_working_bytes(const CudaWork& work) { return std::int64_t{64} << 20 | work.rows; }
+std::int64_t cuda_expert_table_bytes(std::int64_t experts) {
+  return whole_pieces(cuda::CudaExperts::bytes(experts + 1));
+}
+
+std::int64_t cuda_working_bytes(const CudaWork& work) {
+  constexpr std::int64_t kSavedRows = std::int64_t{4} << 20;  // keys and values on their way to or from a file
+  const std::int64_t depth = (work.widest + 63) / 64 * 64;
+  const std::int64_t product = 2 * cuda::kAlignment + 4 * depth * std::max(2 * kFewProductRows, work.rows);
+  const std::int64_t attention = cuda::attention_working_bytes(work.attention, work.rows, kMostMultiprocessors);
+  const std::int64_t chunks =
+      cuda::goes_in_chunks(work.delta, work.rows) ? cuda::chunk_work_bytes(work.delta, work.rows) : 0;
+  const std::int64_t experts =
+      work.experts == 0
+          ? 0
+          : cuda::expert_working_bytes({work.rows, work.hidden, work.inner, work.shared, work.experts, work.chosen});
+  return std::max({kSavedRows, product, attention, chunks, experts});
+}
 
 }  // namespace lectern::engine

@@ -20,6 +20,9 @@ std::int64_t cuda_weight_bytes(const HostMatrix& matrix);
 // Bytes of the keys and values of `tokens` rows of one layer, and of what keeps track of them.
 std::int64_t cuda_cache_bytes(const AttentionShape& shape, KvType type, std::int64_t tokens);
 
+// Bytes of what the kernels know about the experts of a block, their weights aside.
+std::int64_t cuda_expert_table_bytes(std::int64_t experts);
+
 // The largest shapes that operations meet.
 struct CudaWork {
   std::int64_t rows = 0;     // of a pass

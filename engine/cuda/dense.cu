@@ -53,14 +53,8 @@ __global__ void embed_rows(DeviceMatrix table, const TokenId* tokens, float* y) 
 // All rows of the weights.
 template <DType Type, int Rows>
 __device__ inline void multiply_all(const RowProduct& p, const Activations<Type>& x, std::int64_t t_first) {
-  constexpr int kAtOnce = kWeightRows;
-  __shared__ Partial<kAtOnce * Rows> partial;
-  const int at_once = kAtOnce * (kWarp / p.share.lanes);
-  const int team = static_cast<int>(threadIdx.x) / kWarp / p.share.warps;
-  const std::int64_t step = static_cast<std::int64_t>(at_once) * (kBlockWarps / p.share.warps);
-  for (std::int64_t first = blockIdx.x * step; first < p.w.rows; first += gridDim.x * step) {
-    multiply_rows<Type, kAtOnce, Rows>(p, x, first + team * at_once, t_first, partial);
-  }
+  __shared__ Partial<kWeightRows * Rows> partial;
+  multiply_share<Type, Rows>(p, x, blockIdx.x, gridDim.x, t_first, partial);
 }
 
 // Rows 8 blockIdx.y to 8 blockIdx.y + 7 of x, of which there are at most Rows.
@@ -233,9 +227,8 @@ void CudaBackend::multiply_few(const Tensor& x, const Weight& w, bool accumulate
   const auto multiply = [&]<DType Type, int Rows>() {
     const RowShare share = share_of(units_of<Type>(x.cols), w.rows(), multiprocessors());
     const RowProduct p = {weight.matrix(), y.data, x.rows, share, accumulate ? 1 : 0};
-    const std::int64_t step = kWeightRows * (kWarp / share.lanes) * (kBlockWarps / share.warps);
     const int most = multiprocessors() * (kIsCoded<Type> && Rows <= 2 ? kLeastBlocks<Rows> : 8);
-    const unsigned blocks = std::min(quotient_up(w.rows(), step), static_cast<unsigned>(most));
+    const unsigned blocks = std::min(quotient_up(w.rows(), step_rows(share)), static_cast<unsigned>(most));
     Grid grid = {dim3(blocks, quotient_up(x.rows, kSmallBatchRows)), kBlockThreads};
     if constexpr (!kIsCoded<Type>) {
       run(grid, multiply_numbers<Type, Rows>, p, padded(kChunk<Type>));

@@ -101,8 +101,22 @@ class Mixture {
         shape_(x, w),
         aligned_(is_aligned(x.data, x.cols)) {}
 
+  // `from`: rows that are x once they are normed, which the router's launch does then.
+  void run_few(const Tensor& from, const Norm& norm) {
+    norm_.gain = norm.gain;
+    norm_.eps = norm.eps;
+    norm_.wide = is_aligned(from.data, from.cols) && is_aligned(norm.gain, from.cols) && aligned_ ? 1 : 0;
+    if (any_numbers(placed_.gate()) || any_numbers(placed_.up())) norm_.to = x_.data;
+    from_ = &from;
+    run_few();
+  }
+
   void run_few() {
     prepare_choice();
+    if (from_ != nullptr) {
+      product_.x = from_->data;
+      product_.aligned = is_aligned(from_->data, from_->cols) ? 1 : 0;
+    }
     take_inner();
     grouped_.groups = take<ExpertGroup>(shape_.most_groups());
     grouped_.count = take<std::int32_t>(1);
@@ -183,8 +197,8 @@ class Mixture {
     grouped_.arrived = placed_.counters();
     const std::size_t shared_bytes = choice_bytes(choices_);
     if (multiplies_floats(w_.router) && multiplies_floats(w_.shared_router)) {
-      const unsigned blocks = router_blocks(product_) + coding_blocks(coding_);
-      device_.run(Grid{blocks, kRouterThreads, shared_bytes}, route_few, product_, coding_, choices_, grouped_);
+      const unsigned blocks = router_blocks(product_) + coding_blocks(coding_) + norm_blocks(product_, norm_);
+      device_.run(Grid{blocks, kRouterThreads, shared_bytes}, route_few, product_, norm_, coding_, choices_, grouped_);
       return;
     }
     multiply_routers();
@@ -194,8 +208,7 @@ class Mixture {
 
   void code_x() {
     if (coding_.groups == 0) return;
-    device_.run(Grid{coding_blocks(coding_), kRouterThreads}, code_activations, static_cast<const float*>(x_.data),
-                coding_);
+    device_.run(Grid{coding_blocks(coding_), kRouterThreads}, code_activations, product_, coding_);
   }
 
   void take_inner() {
@@ -374,6 +387,8 @@ class Mixture {
   const bool aligned_;
   Choices choices_;
   RouterProduct product_;
+  RouterNorm norm_;
+  const Tensor* from_ = nullptr;  // what is to be normed, if anything
   Coding coding_;
   GroupedRows grouped_;
   PairRows inner_;
@@ -460,17 +475,32 @@ Result<void> CudaBackend::place_experts(ExpertWeights& w) {
   return status();
 }
 
+void CudaBackend::experts_of_norm(const Tensor& x, const Norm& norm, const ExpertWeights& w, const Tensor& normed,
+                                  const Tensor& y) {
+  if (x.rows > kSmallBatchRows || !multiplies_floats(w.router) || !multiplies_floats(w.shared_router)) {
+    return Backend::experts_of_norm(x, norm, w, normed, y);
+  }
+  mix_experts(normed, w, y, &x, norm);
+}
+
 void CudaBackend::mixture_of_experts(const Tensor& x, const ExpertWeights& w, const Tensor& y) {
+  mix_experts(x, w, y, nullptr, {});
+}
+
+void CudaBackend::mix_experts(const Tensor& x, const ExpertWeights& w, const Tensor& y, const Tensor* from,
+                              const Norm& norm) {
   for (std::int64_t first = 0; first < x.rows; first += kSlab) {
     Workspace workspace(*this);
     Device device = {
         [this](const Grid& grid, auto kernel, const auto&... arguments) { run(grid, kernel, arguments...); },
         [&workspace](std::int64_t bytes) { return workspace.take<std::byte>(bytes); },
-        [this](const Tensor& from, const Weight& weight, const Tensor& to) { linear(from, weight, false, to); },
+        [this](const Tensor& rows_in, const Weight& weight, const Tensor& to) { linear(rows_in, weight, false, to); },
     };
     const std::int64_t rows = std::min(kSlab, x.rows - first);
     Mixture mixture(device, {x.row(first), rows, x.cols}, w, {y.row(first), rows, y.cols});
-    if (x.rows <= kSmallBatchRows) {
+    if (from != nullptr) {
+      mixture.run_few(*from, norm);
+    } else if (x.rows <= kSmallBatchRows) {
       mixture.run_few();
     } else {
       mixture.run_many();

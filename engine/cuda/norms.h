@@ -35,15 +35,43 @@ __device__ inline void store_quad(const float4& quad, float* to, std::int64_t co
 
 __device__ inline float square_of(const float4& a) { return fmaf(a.w, a.w, fmaf(a.z, a.z, fmaf(a.y, a.y, a.x * a.x))); }
 
+inline constexpr int kMostNormWarps = 16;
+
 // Warps that share a group: thread i of them takes quads i, i + 32 warps, ..
 __host__ __device__ constexpr int norm_warps(std::int64_t width) {
   if (width <= kWarpWidth) return 1;
   const std::int64_t warps = (width + kWarp * kQuad - 1) / (kWarp * kQuad);
-  return warps < 16 ? static_cast<int>(warps) : 16;
+  return warps < kMostNormWarps ? static_cast<int>(warps) : kMostNormWarps;
 }
 
 __device__ inline float norm_factor(float squares, std::int64_t width, float eps) {
   return 1.0F / sqrtf(squares / static_cast<float>(width) + eps);
+}
+
+// The factors of `groups` groups that lie behind one another, by all threads of a block; partial: shared memory,
+// norm_warps() of each group. The block's warps stand for those that share a group when it is normed on its own.
+__device__ inline void find_norm_factors(const float* x, int groups, int width, float eps, bool wide, float* factors,
+                                         float* partial) {
+  const int lane = static_cast<int>(threadIdx.x) % kWarp;
+  const int warp = static_cast<int>(threadIdx.x) / kWarp;
+  const int block_warps = static_cast<int>(blockDim.x) / kWarp;
+  const int warps = norm_warps(width);
+  for (int item = warp; item < groups * warps; item += block_warps) {
+    const float* from = x + static_cast<std::int64_t>(item / warps) * width;
+    float total = 0.0F;
+    for (int at = (item % warps * kWarp + lane) * static_cast<int>(kQuad); at < width;
+         at += warps * kWarp * static_cast<int>(kQuad)) {
+      total += square_of(load_quad(from + at, width - at, wide));
+    }
+    total = warp_sum(total);
+    if (lane == 0) partial[item] = total;
+  }
+  __syncthreads();
+  for (int group = warp; group < groups; group += block_warps) {
+    const float squares = warp_sum(lane < warps ? partial[group * warps + lane] : 0.0F);
+    if (lane == 0) factors[group] = norm_factor(squares, width, eps);
+  }
+  __syncthreads();
 }
 
 }  // namespace lectern::engine::cuda

@@ -40,6 +40,7 @@ class PassGraphs {
   void note_call(const void* what, const Grid& grid, const Arguments&... arguments) {
     note(reinterpret_cast<std::uintptr_t>(what));
     note(std::uint64_t{grid.blocks.x} << 32 | grid.threads.x);
+    note(std::uint64_t{grid.blocks.y} << 32 | grid.blocks.z);
     (note_bytes(&arguments, sizeof arguments), ...);
   }
 

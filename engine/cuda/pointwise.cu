@@ -5,6 +5,7 @@
 
 #include "cuda/cuda_backend.h"
 #include "cuda/norms.h"
+#include "cuda/rotary.h"
 #include "cuda/warp.h"
 
 namespace lectern::engine::cuda {
@@ -175,37 +176,6 @@ Grid grid_of_groups(std::int64_t groups, std::int64_t width) {
 
 // --- rotary positions -----------------------------------------------------------------------------------------------
 
-// cos and sin of an angle to the accuracy of a float, however large it is: whole and quarter turns are taken off in
-// double, and the rest, at most pi / 4, goes into the Taylor series.
-__device__ float2 direction(double angle) {
-  constexpr double kTurn = 6.283185307179586476925;
-  const double turns = angle * (1.0 / kTurn);
-  const double quarters = rint(turns * 4.0);
-  const auto x = static_cast<float>((turns - quarters * 0.25) * kTurn);
-  const float square = x * x;
-  float s = 2.7557319e-6F;
-  s = fmaf(s, square, -1.9841270e-4F);
-  s = fmaf(s, square, 8.3333333e-3F);
-  s = fmaf(s, square, -1.6666667e-1F);
-  s = fmaf(s * square, x, x);
-  float c = -2.7557319e-7F;
-  c = fmaf(c, square, 2.4801587e-5F);
-  c = fmaf(c, square, -1.3888889e-3F);
-  c = fmaf(c, square, 4.1666667e-2F);
-  c = fmaf(c, square, -0.5F);
-  c = fmaf(c, square, 1.0F);
-  const int quarter = static_cast<int>(static_cast<long long>(quarters) & 3);
-  const float across = (quarter & 1) != 0 ? -s : c;
-  const float up = (quarter & 1) != 0 ? c : s;
-  return (quarter & 2) != 0 ? make_float2(-across, -up) : make_float2(across, up);
-}
-
-// What changes from pass to pass.
-struct RotaryPlace {
-  double first;  // position of row 0
-  double magnitude;
-};
-
 // One block for one row: cos and sin once for all its heads.
 __global__ void rotate_rows(const double* inverse_frequency, const RotaryPlace* place, int pairs, int heads,
                             int head_dim, float* x) {
@@ -213,21 +183,15 @@ __global__ void rotate_rows(const double* inverse_frequency, const RotaryPlace* 
   const auto row = static_cast<std::int64_t>(blockIdx.x);
   const int thread = static_cast<int>(threadIdx.x);
   const int threads = static_cast<int>(blockDim.x);
-  const auto magnitude = static_cast<float>(place->magnitude);
   for (int i = thread; i < pairs; i += threads) {
-    const float2 d = direction((place->first + static_cast<double>(row)) * inverse_frequency[i]);
-    directions[i] = make_float2(d.x * magnitude, d.y * magnitude);
+    directions[i] = rotary_direction(*place, row, inverse_frequency[i]);
   }
   __syncthreads();
   float* start = x + row * heads * head_dim;
   for (int at = thread; at < heads * pairs; at += threads) {
     const int pair = at % pairs;
     float* first = start + at / pairs * head_dim + pair;
-    const float2 d = directions[pair];
-    const float a = first[0];
-    const float b = first[pairs];
-    first[0] = a * d.x - b * d.y;
-    first[pairs] = b * d.x + a * d.y;
+    rotate_pair(directions[pair], first[0], first[pairs]);
   }
 }
 

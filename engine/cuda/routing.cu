@@ -3,6 +3,7 @@
 
 #include <algorithm>
 
+#include "cuda/norms.h"
 #include "cuda/numbers.h"
 #include "cuda/ordered_bits.h"
 #include "cuda/warp.h"
@@ -35,9 +36,23 @@ __device__ float4 four_inputs(const float* row, int column, int columns, bool al
           column + 3 < columns ? row[column + 3] : 0.0F};
 }
 
+// Rows of x as the experts see them: `factors` of the norm, one for each, in shared memory.
+struct RouterInputs {
+  RouterNorm norm;
+  const float* factors;
+
+  // The normed numbers of columns [column, column + 4) of row t.
+  __device__ float4 normed(float4 a, std::int64_t t, int column, int columns) const {
+    if (norm.gain == nullptr) return a;
+    const float factor = factors[t];
+    const float4 g = load_quad(norm.gain + column, columns - column, norm.wide != 0);
+    return {a.x * factor * g.x, a.y * factor * g.y, a.z * factor * g.z, a.w * factor * g.w};
+  }
+};
+
 // sums[t] += what columns [first, first + kPart) of the router's row give with row t of x, for one lane
-__device__ void add_part(const RouterProduct& product, const DeviceMatrix& w, DType type, int row, int first,
-                         float (&sums)[kGroupRows]) {
+__device__ void add_part(const RouterProduct& product, const RouterInputs& rows, const DeviceMatrix& w, DType type,
+                         int row, int first, float (&sums)[kGroupRows]) {
   float4 weights[kLoads];
   const int column = first + 4 * static_cast<int>(threadIdx.x % kWarp);
 #pragma unroll
@@ -53,7 +68,7 @@ __device__ void add_part(const RouterProduct& product, const DeviceMatrix& w, DT
     for (int i = 0; i < kLoads; ++i) {
       const int at = column + i * 4 * kWarp;
       if (at >= w.cols) continue;
-      const float4 inputs = four_inputs(x, at, w.cols, product.aligned != 0);
+      const float4 inputs = rows.normed(four_inputs(x, at, w.cols, product.aligned != 0), t, at, w.cols);
       sums[t] = __fmaf_rn(weights[i].x, inputs.x, sums[t]);
       sums[t] = __fmaf_rn(weights[i].y, inputs.y, sums[t]);
       sums[t] = __fmaf_rn(weights[i].z, inputs.z, sums[t]);
@@ -63,7 +78,7 @@ __device__ void add_part(const RouterProduct& product, const DeviceMatrix& w, DT
 }
 
 // The rows of the router that belong to this block, for at most kGroupRows rows of x.
-__device__ void multiply_few(const RouterProduct& product) {
+__device__ void multiply_few(const RouterProduct& product, const RouterInputs& rows) {
   __shared__ float parts[kWarps][kGroupRows];
   const int warp = static_cast<int>(threadIdx.x) / kWarp;
   const int experts = product.router.rows;
@@ -74,7 +89,7 @@ __device__ void multiply_few(const RouterProduct& product) {
   float sums[kGroupRows] = {};
   if (row < experts + product.shared_router.rows) {
     for (int first = warp % kParts * kPart; first < w.cols; first += kParts * kPart) {
-      add_part(product, w, type, shared ? row - experts : row, first, sums);
+      add_part(product, rows, w, type, shared ? row - experts : row, first, sums);
     }
   }
 #pragma unroll
@@ -98,15 +113,36 @@ __device__ void multiply_few(const RouterProduct& product) {
 }
 
 // The block codes part `part` of x.
-__device__ void code_part(const float* x, const Coding& coding, std::int64_t part) {
+__device__ void code_part(const RouterProduct& product, const RouterInputs& rows, const Coding& coding,
+                          std::int64_t part) {
   const std::int64_t group = part * kCodedGroups + threadIdx.x / 4;
   const bool valid = group < coding.groups;
-  float values[8] = {};
-#pragma unroll
-  for (int i = 0; i < 8; ++i) {
-    if (valid) values[i] = x[kGroup * group + 8 * (threadIdx.x % 4) + i];
+  const int columns = product.router.cols;
+  float4 parts[2] = {make_float4(0, 0, 0, 0), make_float4(0, 0, 0, 0)};
+  if (valid) {
+    const std::int64_t t = group / coding.to.groups;
+    const int column = static_cast<int>(group % coding.to.groups) * kGroup + 8 * static_cast<int>(threadIdx.x % 4);
+    for (int i = 0; i < 2; ++i) {
+      const int at = column + 4 * i;
+      parts[i] = rows.normed(four_inputs(product.x + t * columns, at, columns, product.aligned != 0), t, at, columns);
+    }
   }
+  const float values[8] = {parts[0].x, parts[0].y, parts[0].z, parts[0].w,
+                           parts[1].x, parts[1].y, parts[1].z, parts[1].w};
   code_group(values, group, valid, coding.to);
+}
+
+// The block writes part `part` of the normed rows.
+__device__ void write_part(const RouterProduct& product, const RouterInputs& rows, std::int64_t part) {
+  const int columns = product.router.cols;
+  const int quads = (columns + static_cast<int>(kQuad) - 1) / static_cast<int>(kQuad);
+  const std::int64_t index = part * kRouterThreads + threadIdx.x;
+  const std::int64_t t = index / quads;
+  if (t >= product.rows) return;
+  const int column = static_cast<int>(index % quads) * static_cast<int>(kQuad);
+  const float4 from = four_inputs(product.x + t * columns, column, columns, product.aligned != 0);
+  store_quad(rows.normed(from, t, column, columns), rows.norm.to + t * columns + column, columns - column,
+             rows.norm.wide != 0);
 }
 
 // --- choice ---------------------------------------------------------------------------------------------------------
@@ -253,18 +289,28 @@ constexpr int kOwn = 4;     // results of a thread in either direction
 }  // namespace
 
 __global__ void __launch_bounds__(kRouterThreads)
-    route_few(RouterProduct product, Coding coding, Choices choices, GroupedRows grouped) {
-  const int blocks = (product.router.rows + product.shared_router.rows + kRouterRows - 1) / kRouterRows;
-  if (static_cast<int>(blockIdx.x) < blocks) {
-    multiply_few(product);
+    route_few(RouterProduct product, RouterNorm norm, Coding coding, Choices choices, GroupedRows grouped) {
+  __shared__ float factors[kGroupRows];
+  __shared__ float partial[kGroupRows * kMostNormWarps];
+  const RouterInputs rows = {norm, factors};
+  if (norm.gain != nullptr) {
+    find_norm_factors(product.x, product.rows, product.router.cols, norm.eps, norm.wide != 0, factors, partial);
+  }
+  const int of_router = (product.router.rows + product.shared_router.rows + kRouterRows - 1) / kRouterRows;
+  const int behind = static_cast<int>(blockIdx.x) - of_router;
+  const auto of_coding = static_cast<int>((coding.groups + kCodedGroups - 1) / kCodedGroups);
+  if (behind < 0) {
+    multiply_few(product, rows);
+  } else if (behind < of_coding) {
+    code_part(product, rows, coding, behind);
   } else {
-    code_part(product.x, coding, static_cast<int>(blockIdx.x) - blocks);
+    write_part(product, rows, behind - of_coding);
   }
   if (arrives_last(grouped.arrived, gridDim.x)) choose_and_group(choices, grouped);
 }
 
-__global__ void __launch_bounds__(kRouterThreads) code_activations(const float* x, Coding coding) {
-  code_part(x, coding, blockIdx.x);
+__global__ void __launch_bounds__(kRouterThreads) code_activations(RouterProduct product, Coding coding) {
+  code_part(product, {}, coding, blockIdx.x);
 }
 
 __global__ void __launch_bounds__(kRouterThreads) choose_experts(Choices choices, GroupedRows grouped) {
@@ -342,6 +388,12 @@ unsigned router_blocks(const RouterProduct& product) {
 
 unsigned coding_blocks(const Coding& coding) {
   return static_cast<unsigned>((coding.groups + kCodedGroups - 1) / kCodedGroups);
+}
+
+unsigned norm_blocks(const RouterProduct& product, const RouterNorm& norm) {
+  if (norm.to == nullptr) return 0;
+  const std::int64_t quads = (product.router.cols + kQuad - 1) / kQuad;
+  return static_cast<unsigned>((product.rows * quads + kRouterThreads - 1) / kRouterThreads);
 }
 
 dim3 router_tiles(const RouterProduct& product) {

@@ -27,6 +27,14 @@ struct RouterProduct {
   std::int32_t aligned = 0;  // rows of x lie on boundaries of 16 bytes
 };
 
+// Of rows that are to be normed first, as rms_norm() does it; only of a small batch. Without `gain` they are not.
+struct RouterNorm {
+  const float* gain = nullptr;  // [router.cols]
+  float* to = nullptr;          // the normed rows; null: none of the experts reads floats
+  float eps = 0.0F;
+  std::int32_t wide = 0;  // gain, rows and results can be read 16 bytes at a time
+};
+
 // The outcome, by pair: pair t * chosen + i is row t with its expert of rank i; behind the pairs come those of all rows
 // with the shared expert, which counts as expert number `experts`.
 struct Choices {
@@ -63,10 +71,10 @@ struct Coding {
 inline constexpr int kRouterThreads = 256;
 inline constexpr int kRouterRows = 4;  // of the router, to a block
 
-// Product, coding, choice and groups in one launch of router_blocks() + coding_blocks() blocks, with choice_bytes() of
-// shared memory. For kGroupRows rows at most.
-__global__ void route_few(RouterProduct product, Coding coding, Choices choices, GroupedRows grouped);
-__global__ void code_activations(const float* x, Coding coding);  // coding_blocks()
+// Norm, product, coding, choice and groups in one launch of router_blocks() + coding_blocks() + norm_blocks() blocks,
+// with choice_bytes() of shared memory. For kGroupRows rows at most.
+__global__ void route_few(RouterProduct product, RouterNorm norm, Coding coding, Choices choices, GroupedRows grouped);
+__global__ void code_activations(RouterProduct product, Coding coding);  // coding_blocks()
 // The product alone, for any number of rows; grid: router_tiles().
 __global__ void route_many(RouterProduct product);
 // Choice and, where `grouped` has a place for them, groups, which needs a single block.
@@ -74,6 +82,7 @@ __global__ void choose_experts(Choices choices, GroupedRows grouped);
 
 unsigned router_blocks(const RouterProduct& product);
 unsigned coding_blocks(const Coding& coding);
+unsigned norm_blocks(const RouterProduct& product, const RouterNorm& norm);
 dim3 router_tiles(const RouterProduct& product);
 unsigned choice_blocks(const Choices& choices);
 std::size_t choice_bytes(const Choices& choices);

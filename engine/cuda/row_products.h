@@ -69,7 +69,24 @@ __device__ inline void multiply_rows(const RowProduct& p, const Activations<Type
 }
 
 // Rows of the weights that a warp multiplies at the same time: their loads overlap, and they share what is read of x.
-constexpr int kWeightRows = 2;
+inline constexpr int kWeightRows = 2;
+
+// Rows of the weights that a block multiplies at a time.
+__host__ __device__ constexpr std::int64_t step_rows(const RowShare& share) {
+  return std::int64_t{kWeightRows} * (kWarp / share.lanes) * (kBlockWarps / share.warps);
+}
+
+// The part of the weights' rows that block `block` of `blocks` has.
+template <DType Type, int Rows>
+__device__ inline void multiply_share(const RowProduct& p, const Activations<Type>& x, std::int64_t block,
+                                      std::int64_t blocks, std::int64_t t_first, Partial<kWeightRows * Rows>& partial) {
+  const int team = static_cast<int>(threadIdx.x) / kWarp / p.share.warps;
+  const int own = team * kWeightRows * (kWarp / p.share.lanes);
+  const std::int64_t step = step_rows(p.share);
+  for (std::int64_t first = block * step; first < p.w.rows; first += blocks * step) {
+    multiply_rows<Type, kWeightRows, Rows>(p, x, first + own, t_first, partial);
+  }
+}
 
 // Blocks that must fit on a multiprocessor.
 template <int Rows>

@@ -15,6 +15,8 @@ set(LECTERN_CUDA_SOURCES
   expert_tiles.cu
   experts.cu
   flash_attention.cu
+  formed_products.cu
+  head_rows.cu
   kv_cache.cu
   pass_graphs.cu
   pass_values.cu

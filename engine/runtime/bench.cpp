@@ -95,7 +95,12 @@ class Bench {
       ENGINE_TRY(report_.drafts, measure_drafts(model_, options_, stop_));
     }
     report_.peak_resident_bytes = peak_resident_bytes();
-    measure_machine();
+    if (model_.options.device == DeviceKind::kCpu) {
+      measure_machine();
+    } else {
+      const DeviceMemory most = model_.backend->most_memory();
+      report_.gpu_memory = {most.weights, most.state, most.scratch};
+    }
     relate();
     return std::move(report_);
   }

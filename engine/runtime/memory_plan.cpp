@@ -57,6 +57,10 @@ class Planner {
       plan_.weights += weight_bytes(tensor);
       has_mtp_ = has_mtp_ || name == "mtp.fc.weight" || name == "model.mtp.fc.weight";
     }
+    if (on_gpu() && config_.experts > 0) {
+      const auto blocks = static_cast<std::int64_t>(config_.layers.size()) + (has_mtp_ ? 1 : 0);
+      plan_.weights += blocks * cuda_expert_table_bytes(config_.experts);
+    }
     plan_.state = on_gpu() ? state_bytes() + tentative_bytes() : state_bytes();
     plan_.scratch = activations() + (on_gpu() ? working_bytes() : experts());
     if (on_gpu() && options_.sessions.memory_bytes > 0) plan_.sessions = snapshot_bytes();

@@ -38,7 +38,7 @@ std::vector<EngineMessage> everyMessage() {
   info.quantisation = "Q4_K 71 %";
   info.parameters = 80'000'000'000;
   info.has_mtp = true;
-  info.memory = {.weights = 1, .kv_cache = 2, .state = 3, .scratch = 4, .sessions = 5, .limit = 6};
+  info.memory = {.weights = 1, .kv_cache = 2, .state = 3, .scratch = 4, .sessions = 6, .kept_sessions = 5, .limit = 7};
   engine::GenerationResult result{
       "An answer.", "A thought.", engine::FinishReason::kLength, {10, 20, 5, 4, 3, 1.5, 0.25, 1e-9}};
   return {HelloMessage{7},

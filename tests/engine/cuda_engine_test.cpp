@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "engine/engine.h"
+#include "engine/measure.h"
 #include "support/cuda_emulation/cuda_emulation.h"
 #include "support/scratch.h"
 #include "support/tiny_model.h"
@@ -109,6 +110,23 @@ TEST_F(CudaEngineTest, TakesTheMemoryItPlannedAndNoMore) {
   constexpr std::int64_t kBeside = std::int64_t{24} << 20;  // staging, and what goes to and from passes
   EXPECT_GE(emulation::counters().allocated_bytes, plan.total());
   EXPECT_LE(emulation::counters().allocated_bytes, plan.total() + kBeside);
+}
+
+TEST_F(CudaEngineTest, UsesWhatItPlanned) {
+  BenchOptions bench;
+  bench.engine = options(DeviceKind::kCuda);
+  bench.engine.context_tokens = 0;
+  bench.prefill_tokens = 70;
+  bench.decode_tokens = 2;
+  bench.repeats = 1;
+  const auto report = run_bench(directory_->path(), bench, {}, {});
+  ASSERT_TRUE(report.ok()) << report.error().message;
+  ASSERT_TRUE(report->gpu_memory.has_value());
+  const MemoryPlan& plan = report->memory;
+  EXPECT_LE(report->gpu_memory->weights, plan.weights);
+  EXPECT_GE(report->gpu_memory->weights, plan.weights * 9 / 10);
+  EXPECT_LE(report->gpu_memory->state, plan.kv_cache + plan.state + plan.sessions);
+  EXPECT_LE(report->gpu_memory->scratch, plan.scratch);
 }
 
 TEST_F(CudaEngineTest, SaysWhatWouldFit) {

@@ -252,8 +252,10 @@ TEST_P(KvCacheTest, AFewRowsAtOnceAreTheSameBitsAsOneByOne) {
     for (const KvType type : kKvTypes) {
       // About the borders of groups, blocks and ranges, and where ranges become longer.
       for (const std::int64_t before : {0, 60, 253, 4093, 16380}) {
-        const bool first_shape = shape.head_dim == shapes[0].head_dim;
-        if (kind().slow && before > 4000 && !(first_shape && (before < 5000 || type == KvType::kBF16))) continue;
+        // One type and shape of each way to compute is enough there.
+        const bool plain = type == KvType::kF32 && shape.head_dim == 40 && before < 5000;
+        const bool tiled = type == KvType::kBF16 && shape.head_dim == 16;
+        if (kind().slow && before > 4000 && !plain && !tiled) continue;
         const std::int64_t rows = before % 2 == 0 ? 5 : kSmallBatchRows;
         auto cache = make(type, shape);
         append_random(*cache, before + rows, shape.kv_heads * shape.head_dim);

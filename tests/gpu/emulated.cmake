@@ -1,15 +1,16 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 # gpu_bench over the emulation: its figures mean nothing, its logic is the same.
-if(NOT TARGET emulated_cuda)
+if(NOT TARGET emulated_cuda_test)
   return()
 endif()
+find_package(Boost CONFIG QUIET REQUIRED COMPONENTS context)
 
 set(gpu_folder ${CMAKE_CURRENT_LIST_DIR})
 set(gpu_kernels ${gpu_folder}/device_rates.cu ${gpu_folder}/gpu.cu ${gpu_folder}/observed_backend.cu
   ${gpu_folder}/synthetic_weights.cu)
 set_source_files_properties(${gpu_kernels} PROPERTIES LANGUAGE CXX COMPILE_OPTIONS "-O2;-Wno-unknown-pragmas")
 add_executable(emulated_gpu_bench
-  $<TARGET_OBJECTS:emulated_cuda>
+  $<FILTER:$<TARGET_OBJECTS:emulated_cuda_test>,INCLUDE,/cuda/|/cuda_emulation/>
   ${gpu_kernels}
   ${gpu_folder}/decoding.cpp
   ${gpu_folder}/gpu_bench.cpp

@@ -16,7 +16,6 @@
 #include "operations.h"
 #include "options.h"
 #include "prefill.h"
-#include "runtime/token_work.h"
 
 namespace lectern::engine::bench {
 namespace {
@@ -27,8 +26,9 @@ constexpr std::int64_t kLongContext = 100'000;
 struct Measurement {
   std::string group;  // the list of the report that it belongs to
   std::string name;
-  double state_bytes = 0;  // of all its sequences
+  double state_bytes = 0;  // of all its sequences, as planned
   std::function<Result<Json>()> run;
+  bool instrument_may_fail = false;  // such a failure says nothing about the engine
 };
 
 // Activations of a pass, as Transformer takes them, and the working memory of its operations.
@@ -119,14 +119,15 @@ class Bench {
                 seconds_since(begin));
     ENGINE_TRY(model_, Transformer::assemble(std::move(weights), config_, *backend_, options_.chunk));
     state_room_ = memory.state;
-    planned_ = {matrices, memory.state, scratch};
+    planned_ = {matrices, 0, scratch};
     return {};
   }
 
   double state_bytes(std::int64_t tokens, KvType kv, std::int64_t sequences) const {
-    const double numbers = subject_->traffic.kv_numbers + 2 * static_cast<double>(config_.kv_width());  // and MTP's
-    const auto held = static_cast<double>(tokens + 2 * options_.passes + 512);
-    return static_cast<double>(sequences) * (held * numbers * kv_number_bytes(kv) + 2 * subject_->traffic.state_bytes);
+    const auto caches =
+        1 + std::count(config_.layers.begin(), config_.layers.end(), LayerKind::kAttention);  // and MTP's
+    const std::int64_t cache = cuda_cache_bytes(config_.attention, kv, tokens + 2 * options_.passes + 512);
+    return static_cast<double>(sequences) * (static_cast<double>(caches * cache) + 2 * subject_->traffic.state_bytes);
   }
 
   void add_decode(std::vector<Measurement>& list, std::int64_t context, std::int64_t sequences, KvType kv) {
@@ -165,9 +166,11 @@ class Bench {
     const std::string name = "operations of " + std::to_string(rows) + (rows == 1 ? " row at " : " rows at ") +
                              std::to_string(context) +
                              (mode == ObservedBackend::Mode::kTimedInGraph ? " in the graph" : " queued");
-    list.push_back({"operations", name, state_bytes(context, options_.kv[0], 1), [this, context, rows, mode] {
+    list.push_back({"operations", name, state_bytes(context, options_.kv[0], 1),
+                    [this, context, rows, mode] {
                       return measure_operations(*subject_, {context, rows, options_.kv[0], mode});
-                    }});
+                    },
+                    mode == ObservedBackend::Mode::kTimedInGraph});
   }
 
   // The most important first.
@@ -220,10 +223,11 @@ class Bench {
     if (measurement.state_bytes > static_cast<double>(state_room_)) {
       return leave_out(measurement, "it does not fit beside the weights");
     }
+    planned_.state = std::max(planned_.state, static_cast<std::int64_t>(measurement.state_bytes));
     const auto begin = Clock::now();
     const Result<Json> result = guarded(measurement);
     if (!result.ok()) {
-      failed_ = true;
+      failed_ = failed_ || !measurement.instrument_may_fail;
       broken_ = result.error().code == ErrorCode::kDevice;
       return leave_out(measurement, result.error().message);
     }
@@ -247,7 +251,9 @@ class Bench {
   void write() const {
     if (options_.json.empty()) return;
     Json all = report_;
-    all.add("memory", Json().add("planned", json_of(planned_)).add("most_used", json_of(backend_->most_memory())));
+    DeviceMemory used = backend_->most_memory();
+    used.weights += maker_->used();
+    all.add("memory", Json().add("planned", json_of(planned_)).add("most_used", json_of(used)));
     for (const auto& [name, list] : groups_) all.add(name, list);
     all.add("not_measured", left_out_).add("failed", failed_).add("seconds", seconds_since(start_));
     const std::filesystem::path whole = options_.json + ".part";

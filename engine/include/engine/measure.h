@@ -54,6 +54,13 @@ struct DraftReport {
   }
 };
 
+// The most that a run had in use at once, in bytes, beside BenchReport::memory, which was planned.
+struct GpuMemoryUse {
+  std::int64_t weights = 0;
+  std::int64_t state = 0;  // keys and values included
+  std::int64_t scratch = 0;
+};
+
 struct BenchReport {
   std::string model;
   std::string architecture;
@@ -74,7 +81,8 @@ struct BenchReport {
   MachineRates machine;
   std::optional<DraftReport> drafts;
   MemoryPlan memory;
-  std::int64_t sequence_bytes = 0;  // of one sequence at the end
+  std::optional<GpuMemoryUse> gpu_memory;  // of a run on a GPU, whose rates are not measured: `machine` is empty then
+  std::int64_t sequence_bytes = 0;         // of one sequence at the end
   std::int64_t peak_resident_bytes = 0;
   std::string logits_fingerprint;  // a hash of the bits of the last logits
   TokenId top_token = 0;
