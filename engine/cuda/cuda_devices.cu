@@ -20,11 +20,11 @@ DeviceInfo unusable(std::string reason) {
 std::string why_no_devices(cudaError_t failure) {
   switch (failure) {
     case cudaErrorNoDevice:
-      return "No NVIDIA GPU was found.";
+      return "No NVIDIA GPU was found; choose the CPU.";
     case cudaErrorInsufficientDriver: {
       int driver = 0;
       const bool known = cudaDriverGetVersion(&driver) == cudaSuccess && driver > 0;
-      if (!known) return "No NVIDIA driver is installed.";
+      if (!known) return "No NVIDIA driver is installed; install the one for your GPU or choose the CPU.";
       return "The NVIDIA driver supports CUDA " + std::to_string(driver / 1000) +
              " only; install a newer driver for this build's CUDA " + std::to_string(CUDART_VERSION / 1000) + ".";
     }

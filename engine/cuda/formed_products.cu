@@ -105,7 +105,7 @@ __device__ inline void form_floats(const FormedRows& x, const float* factors, fl
 
 // --- products -------------------------------------------------------------------------------------------------------
 
-// Every block has one of the matrices. A step is what it multiplies at a time: some rows.
+// Every block has one of the matrices, or some of its rows. Without padding, as above.
 struct FormedProducts {
   RowProduct products[kMostProducts];
   std::int32_t types[kMostProducts];             // DType

@@ -3,13 +3,14 @@
 // bytes.
 #include <gtest/gtest.h>
 
-#include <algorithm>
+#include <iterator>
 #include <memory>
+#include <utility>
 #include <vector>
 
 #include "golden/deterministic_model.h"
 #include "golden/golden_files.h"
-#include "support/backend_kind.h"
+#include "support/backend_fixture.h"
 #include "support/cuda_emulation/cuda_emulation.h"
 #include "support/load_transformer.h"
 #include "support/scratch.h"
@@ -59,6 +60,31 @@ TEST_F(CudaLaunches, ABatchTakesNoMore) {
   EXPECT_LE(launches(2, false), budget());
   EXPECT_LE(launches(kSmallBatchRows, false), budget());
   EXPECT_LE(launches(4, true), budget());
+}
+
+class FusedLaunches : public support::BackendTest {};
+
+INSTANTIATE_TEST_SUITE_P(Kinds, FusedLaunches, ::testing::ValuesIn(support::backend_kinds()), support::kind_name);
+
+TEST_P(FusedLaunches, ProductsOfAnyTypesTakeOne) {
+  const support::HeldWeight weights[] = {random_weight(40, 256, DType::kQ4K), random_weight(20, 256, DType::kQ6K),
+                                         random_weight(8, 256, DType::kQ8_0), random_weight(3, 256, DType::kBF16)};
+  const Norm norm = {on_device(random_list(256, 0.5, 1.0)), 1e-6F};
+  for (std::int64_t rows = 1; rows <= kSmallBatchRows; ++rows) {
+    support::Numbers x(*backend_, random(rows, 256));
+    support::Numbers normed(*backend_, rows, 256);
+    std::vector<support::Numbers> results;
+    std::vector<Projection> products;
+    results.reserve(std::size(weights));
+    for (const support::HeldWeight& w : weights) {
+      products.push_back({w.handle.get(), results.emplace_back(*backend_, rows, w.handle->rows()).tensor()});
+    }
+    EXPECT_TRUE(backend_->status().ok());  // waits, so that earlier work is counted
+    const std::int64_t before = cuda::emulation::counters().launches;
+    backend_->linear_of_norm(x.tensor(), norm, products, normed.tensor());
+    EXPECT_TRUE(backend_->status().ok());
+    EXPECT_EQ(cuda::emulation::counters().launches - before, 1) << rows << " rows";
+  }
 }
 
 }  // namespace

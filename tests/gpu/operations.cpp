@@ -89,15 +89,14 @@ Result<bool> add_products(Subject& subject, Json& json) {
   const LayerWeights& layer = weights.layers.front();
   const std::pair<const char*, const Weight*> products[] = {{"head", weights.head.get()},
                                                             {"qkv", layer.delta->qkv.get()},
-                                                            {"ba", layer.delta->ba.get()},
+                                                            {"out", layer.delta->out.get()},
                                                             {"expert_gate", layer.experts->gate[0].get()},
-                                                            {"expert_down", layer.experts->down[0].get()},
-                                                            {"router", layer.experts->router.get()}};
+                                                            {"expert_down", layer.experts->down[0].get()}};
   bool plausible = true;
   Json list;
   for (const auto& [name, weight] : products) {
     ENGINE_TRY(const double deviation, product_deviation(subject, *weight));
-    plausible = plausible && deviation > 0.7 && deviation < 1.6;  // routers have rows of length up to 1.5
+    plausible = plausible && deviation > 0.8 && deviation < 1.25;
     list.add(name, deviation);
   }
   json.add("product_deviations", list);
