@@ -253,7 +253,7 @@ TEST_F(EngineProcessTest, StopsThoughTheProcessHangsAndGivesItUpThen) {
 }
 
 TEST_F(EngineProcessTest, AStoppedOpeningEndsAtOnce) {
-  const fs::path slow = impostor("printf '" + escaped(HelloMessage{}) + "' >&3; sleep 60");
+  const fs::path slow = impostor("printf '" + escaped(HelloMessage{}) + "' >&3; exec sleep 60");
   std::stop_source stop;
   std::jthread person([&] {
     std::this_thread::sleep_for(200ms);
@@ -391,8 +391,8 @@ TEST_F(EngineProcessTest, AProgramThatIsNoEngineIsRefused) {
   EXPECT_THAT(errorOf(impostor("exit 5")), HasSubstr("exit code 5"));
   EXPECT_THAT(errorOf(impostor("kill -BUS $$")), HasSubstr("SIGBUS"));
   EXPECT_THAT(errorOf(impostor("sleep 60"), hasty), HasSubstr("did not answer"));
-  EXPECT_THAT(errorOf(impostor("head -c 100000 /dev/urandom >&3; sleep 60")), HasSubstr("makes no sense"));
-  EXPECT_THAT(errorOf(impostor("printf '" + escaped(HelloMessage{kEngineProtocol + 1}) + "' >&3; sleep 60")),
+  EXPECT_THAT(errorOf(impostor("head -c 100000 /dev/urandom >&3; exec sleep 60")), HasSubstr("makes no sense"));
+  EXPECT_THAT(errorOf(impostor("printf '" + escaped(HelloMessage{kEngineProtocol + 1}) + "' >&3; exec sleep 60")),
               HasSubstr("another version"));
   EXPECT_THAT(
       errorOf(impostor("printf '" + escaped(HelloMessage{}) + escaped(CountedMessage{1, 1}) + "' >&3; sleep 9")),
@@ -406,7 +406,7 @@ TEST_F(EngineProcessTest, NonsenseInAnAnswerEndsIt) {
     const std::size_t before =
         encodeMessage(HelloMessage{}).value().size() + encodeMessage(OpenMessage{kNano.string(), {}}).value().size();
     auto process = EngineProcess::open(impostor("printf '" + opened + "' >&3; head -c " + std::to_string(before + 100) +
-                                                " <&3 >/dev/null; printf '" + messages + "' >&3; sleep 60"),
+                                                " <&3 >/dev/null; printf '" + messages + "' >&3; exec sleep 60"),
                                        kNano, {}, {}, patient());
     if (!process.ok()) return process.error().message;
     Listener listener;
