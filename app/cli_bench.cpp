@@ -100,6 +100,12 @@ std::string computedText(const engine::BenchReport& report) {
   return text;
 }
 
+std::string expertsText(const engine::MemoryPlan& plan) {
+  if (plan.experts_on_gpu == plan.experts) return "";
+  return "; " + std::to_string(plan.experts_on_gpu) + " of " + std::to_string(plan.experts) +
+         " experts of each block on the GPU, the others in the computer's memory";
+}
+
 std::string memoryText(const engine::BenchReport& report) {
   const auto amount = [](std::int64_t bytes) { return byteCount(static_cast<double>(bytes)); };
   if (!report.gpu_memory) {
@@ -109,7 +115,7 @@ std::string memoryText(const engine::BenchReport& report) {
   const engine::MemoryPlan& plan = report.memory;
   return "of the GPU, in use of planned: weights " + amount(used.weights) + " of " + amount(plan.weights) +
          ", sequences " + amount(used.state) + " of " + amount(plan.kv_cache + plan.state + plan.sessions) +
-         ", working memory " + amount(used.scratch) + " of " + amount(plan.scratch) + "\n";
+         ", working memory " + amount(used.scratch) + " of " + amount(plan.scratch) + expertsText(plan) + "\n";
 }
 
 std::string benchText(const engine::BenchReport& report) {

@@ -22,6 +22,7 @@ struct MeasureOptions {
   std::string weights = "auto";    // where they are read: auto, map or copy
   std::string kv = "bf16";         // how keys and values are kept: f32, bf16 or q8
   std::int64_t contextTokens = 0;  // 0: as many as the task needs
+  std::int64_t gpuExperts = -1;    // of each block; -1: as many as fit
   int draftTokens = 0;             // guessed ahead with the model's MTP module
   double ropeFactor = 0;           // YaRN beyond the trained context
   std::int64_t chunkTokens = 0;    // 0: chosen for the model

@@ -204,6 +204,8 @@ class CommandLine {
                            "Tokens that are read together; 0: chosen");
     addCount(command, "--draft", measure.draftTokens, 0, kMostDrafts, "Tokens to guess ahead where the model can")
         ->default_str(std::to_string(drafts));
+    addCount<std::int64_t>(command, "--gpu-experts", measure.gpuExperts, -1, 1 << 20,
+                           "Experts of each block on the GPU, the others in the computer's memory; -1: as many as fit");
     command.add_option("--rope-factor", measure.ropeFactor, "Stretches the trained context with YaRN; 0: not")
         ->check(CLI::Range(0.0, 1024.0));
   }

@@ -57,6 +57,7 @@ engine::EngineOptions engineOptions(const CliOptions& options) {
   engine.context_tokens = options.measure.contextTokens;
   engine.prefill_chunk_tokens = options.measure.chunkTokens;
   engine.rope_factor = options.measure.ropeFactor;
+  engine.gpu_experts = options.measure.gpuExperts;
   engine.draft_tokens = options.measure.draftTokens;
   if (options.measure.weights == "map") engine.weights = engine::WeightPlacement::kMapped;
   if (options.measure.weights == "copy") engine.weights = engine::WeightPlacement::kCopied;
@@ -98,8 +99,10 @@ const char* name(engine::KvType type) {
 }
 
 Json toJson(const engine::MemoryPlan& memory) {
-  return {{"total_bytes", memory.total()}, {"weights_bytes", memory.weights}, {"kv_cache_bytes", memory.kv_cache},
-          {"state_bytes", memory.state},   {"scratch_bytes", memory.scratch}, {"limit_bytes", memory.limit}};
+  return {{"total_bytes", memory.total()},     {"weights_bytes", memory.weights},
+          {"kv_cache_bytes", memory.kv_cache}, {"state_bytes", memory.state},
+          {"scratch_bytes", memory.scratch},   {"limit_bytes", memory.limit},
+          {"experts", memory.experts},         {"experts_on_gpu", memory.experts_on_gpu}};
 }
 
 void put(Json& json, const std::string& prefix, const engine::Spread& spread) {

@@ -168,15 +168,15 @@ void describe(Stream& stream, T& value) {
 template <class Stream, Either<engine::EngineOptions> T>
 void describe(Stream& stream, T& value) {
   auto& [device, deviceIndex, threads, contextTokens, chunkTokens, kvType, ropeFactor, draftTokens, memoryLimit,
-         weights, sessions] = value;
+         weights, sessions, gpuExperts] = value;
   stream(device, deviceIndex, threads, contextTokens, chunkTokens, kvType, ropeFactor, draftTokens, memoryLimit,
-         weights, sessions);
+         weights, sessions, gpuExperts);
 }
 
 template <class Stream, Either<engine::MemoryPlan> T>
 void describe(Stream& stream, T& value) {
-  auto& [weights, kvCache, state, scratch, sessions, keptSessions, limit] = value;
-  stream(weights, kvCache, state, scratch, sessions, keptSessions, limit);
+  auto& [weights, kvCache, state, scratch, sessions, keptSessions, limit, experts, expertsOnGpu, expertStaging] = value;
+  stream(weights, kvCache, state, scratch, sessions, keptSessions, limit, experts, expertsOnGpu, expertStaging);
 }
 
 template <class Stream, Either<engine::ModelInfo> T>

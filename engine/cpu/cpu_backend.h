@@ -26,6 +26,20 @@ class CpuWeight final : public Weight {
 
 inline const HostMatrix& host_of(const Weight& weight) { return static_cast<const CpuWeight&>(weight).matrix(); }
 
+// Matrices of an expert.
+struct HostExpert {
+  const HostMatrix* gate = nullptr;
+  const HostMatrix* up = nullptr;
+  const HostMatrix* down = nullptr;
+};
+
+// A row that an expert is computed for.
+struct ExpertRow {
+  std::int64_t expert = 0;  // place in the list of experts
+  std::int64_t row = 0;
+  float weight = 0;
+};
+
 class CpuBackend final : public Backend {
  public:
   CpuBackend(int threads, const Kernels& kernels);
@@ -69,6 +83,9 @@ class CpuBackend final : public Backend {
   void gated_rms_norm(const Tensor& z, const float* gain, std::int64_t width, float eps, const Tensor& o) override;
 
   void mixture_of_experts(const Tensor& x, const ExpertWeights& w, const Tensor& y) override;
+  // y += what the experts give for `rows`, weighted. `rows` by expert, and by row for each.
+  void add_experts(const Tensor& x, std::span<const HostExpert> experts, std::span<const ExpertRow> rows,
+                   const Tensor& y);
 
   void layer_norm(const Tensor& x, const float* gain, const float* bias, float eps, const Tensor& y) override;
   void gelu(const Tensor& x) override;
@@ -125,6 +142,7 @@ class CpuBackend final : public Backend {
 
   struct Experts;
   void route(const Tensor& x, const ExpertWeights& w);
+  void add_sorted(const Tensor& x, const Tensor& y);
   void form_inputs(const Tensor& x);
   void expand(std::int64_t rows);
   void form_inner(std::int64_t rows);

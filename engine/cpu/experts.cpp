@@ -42,10 +42,7 @@ void choose_experts(const float* logits, std::int64_t experts, std::int64_t coun
 }
 
 // Matrices of one expert and the rows that chose it: rows [first, first + rows) of the sorted order.
-struct Group {
-  const HostMatrix* gate = nullptr;
-  const HostMatrix* up = nullptr;
-  const HostMatrix* down = nullptr;
+struct Group : HostExpert {
   std::int64_t first = 0;
   std::int64_t rows = 0;
 };
@@ -97,6 +94,7 @@ struct CpuBackend::Experts {
   ManyForms inners;
 
   void sort(const ExpertWeights& w, std::int64_t tokens);
+  void take(std::span<const HostExpert> experts, std::span<const ExpertRow> rows);
   void want_forms(const Kernels& kernels, std::int64_t rows);
 };
 
@@ -116,11 +114,11 @@ void CpuBackend::Experts::sort(const ExpertWeights& w, std::int64_t rows) {
     const auto at = static_cast<std::size_t>(e);
     if (start[at + 1] == start[at]) continue;
     groups.push_back(
-        {&host_of(*w.gate[at]), &host_of(*w.up[at]), &host_of(*w.down[at]), start[at], start[at + 1] - start[at]});
+        {{&host_of(*w.gate[at]), &host_of(*w.up[at]), &host_of(*w.down[at])}, start[at], start[at + 1] - start[at]});
   }
   if (with_shared) {
     groups.push_back(
-        {&host_of(*w.shared_gate), &host_of(*w.shared_up), &host_of(*w.shared_down), rows * per_token, rows});
+        {{&host_of(*w.shared_gate), &host_of(*w.shared_up), &host_of(*w.shared_down)}, rows * per_token, rows});
   }
   for (const Group& group : groups) width = std::max(width, group.gate->rows);
   source.resize(static_cast<std::size_t>(rows * (per_token + (with_shared ? 1 : 0))));
@@ -134,6 +132,23 @@ void CpuBackend::Experts::sort(const ExpertWeights& w, std::int64_t rows) {
   for (std::int64_t t = 0; with_shared && t < rows; ++t) {
     source[static_cast<std::size_t>(rows * per_token + t)] = t;
     weight[static_cast<std::size_t>(rows * per_token + t)] = shared[static_cast<std::size_t>(t)];
+  }
+}
+
+// Rows that are sorted already.
+void CpuBackend::Experts::take(std::span<const HostExpert> experts, std::span<const ExpertRow> rows) {
+  groups.clear();
+  source.clear();
+  weight.clear();
+  width = 0;
+  for (std::size_t i = 0; i < rows.size(); ++i) {
+    if (i == 0 || rows[i].expert != rows[i - 1].expert) {
+      groups.push_back({experts[static_cast<std::size_t>(rows[i].expert)], static_cast<std::int64_t>(i), 0});
+      width = std::max(width, groups.back().gate->rows);
+    }
+    ++groups.back().rows;
+    source.push_back(rows[i].row);
+    weight.push_back(rows[i].weight);
   }
 }
 
@@ -169,7 +184,6 @@ void CpuBackend::route(const Tensor& x, const ExpertWeights& w) {
     }
   });
   experts_->sort(w, x.rows);
-  experts_->want_forms(kernels_, x.rows);
 }
 
 // Each token is converted once, for all its experts.
@@ -269,12 +283,24 @@ void CpuBackend::contract(std::int64_t rows, const Tensor& y) {
   });
 }
 
-void CpuBackend::mixture_of_experts(const Tensor& x, const ExpertWeights& w, const Tensor& y) {
-  route(x, w);
+void CpuBackend::add_sorted(const Tensor& x, const Tensor& y) {
+  experts_->want_forms(kernels_, x.rows);
   form_inputs(x);
   expand(x.rows);
   form_inner(x.rows);
   contract(x.rows, y);
+}
+
+void CpuBackend::add_experts(const Tensor& x, std::span<const HostExpert> experts, std::span<const ExpertRow> rows,
+                             const Tensor& y) {
+  if (rows.empty()) return;
+  experts_->take(experts, rows);
+  add_sorted(x, y);
+}
+
+void CpuBackend::mixture_of_experts(const Tensor& x, const ExpertWeights& w, const Tensor& y) {
+  route(x, w);
+  add_sorted(x, y);
 }
 
 }  // namespace lectern::engine::cpu

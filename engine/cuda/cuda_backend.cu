@@ -5,6 +5,7 @@
 #include <string>
 #include <utility>
 
+#include "cuda/host_experts.h"
 #include "cuda/usable_device.h"
 
 namespace lectern::engine::cuda {
@@ -44,7 +45,8 @@ Error no_room(std::int64_t bytes, const char* what) {
 CudaBackend::CudaBackend(int device, const cudaDeviceProp& properties, cudaStream_t stream)
     : device_(device), properties_(properties), stream_(stream) {}
 
-Result<std::unique_ptr<CudaBackend>> CudaBackend::create(int device, const DeviceMemory& memory) {
+Result<std::unique_ptr<CudaBackend>> CudaBackend::create(int device, const DeviceMemory& memory,
+                                                         const ExpertBudget& experts) {
   ENGINE_TRY(const cudaDeviceProp properties, usable_device(device));
   cudaStream_t stream = nullptr;
   if (const cudaError_t code = cudaStreamCreateWithFlags(&stream, cudaStreamNonBlocking); code != cudaSuccess) {
@@ -52,6 +54,7 @@ Result<std::unique_ptr<CudaBackend>> CudaBackend::create(int device, const Devic
                                          cudaGetErrorString(code) + "); restart the computer or update the driver."};
   }
   std::unique_ptr<CudaBackend> backend(new CudaBackend(device, properties, stream));
+  backend->budget_ = experts;
   ENGINE_CHECK(backend->take_memory(memory));
   ENGINE_CHECK(backend->status());
   return std::move(backend);
@@ -59,6 +62,7 @@ Result<std::unique_ptr<CudaBackend>> CudaBackend::create(int device, const Devic
 
 CudaBackend::~CudaBackend() {
   cudaStreamSynchronize(stream_);
+  expert_host_.reset();
   passes_.forget();
   cudaStreamDestroy(stream_);
 }
@@ -126,6 +130,7 @@ void CudaBackend::download(const float* from, std::span<float> to) {
 void CudaBackend::begin_pass(std::span<const std::uint64_t> key) {
   if (failure_) return;
   note(cudaSetDevice(device_), "Choosing it");  // this thread may be another than the last
+  if (expert_host_ != nullptr) key = {};        // the CPU takes part, which no graph repeats
   note(passes_.begin(key, state_.changes(), stream_), "Beginning a pass");
   if (remembers_calls()) values_.begin_pass();
 }
@@ -176,8 +181,9 @@ void CudaBackend::note(cudaError_t code, const char* what) {
 
 namespace lectern::engine {
 
-Result<std::unique_ptr<Backend>> make_cuda_backend(int device, const DeviceMemory& memory) {
-  ENGINE_TRY(std::unique_ptr<cuda::CudaBackend> backend, cuda::CudaBackend::create(device, memory));
+Result<std::unique_ptr<Backend>> make_cuda_backend(int device, const DeviceMemory& memory,
+                                                   const ExpertBudget& experts) {
+  ENGINE_TRY(std::unique_ptr<cuda::CudaBackend> backend, cuda::CudaBackend::create(device, memory, experts));
   return std::unique_ptr<Backend>(std::move(backend));
 }
 

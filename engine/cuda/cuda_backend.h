@@ -18,17 +18,20 @@
 
 namespace lectern::engine::cuda {
 
-struct DeviceMatrix;
+class CudaExperts;
+class ExpertHost;
 struct FormedRows;
 class WeightStaging;
 
 class CudaBackend final : public Backend {
  public:
   // As make_cuda_backend().
-  static Result<std::unique_ptr<CudaBackend>> create(int device, const DeviceMemory& memory);
+  static Result<std::unique_ptr<CudaBackend>> create(int device, const DeviceMemory& memory,
+                                                     const ExpertBudget& experts = {});
   ~CudaBackend() override;
 
   Result<WeightHandle> take_weight(const HostMatrix& matrix) override;  // weights.cu
+  Result<WeightHandle> take_expert(const HostMatrix& matrix) override;  // weights.cu
   Result<void> place_experts(ExpertWeights& w) override;                // experts.cu
   Result<std::unique_ptr<Buffer>> make_buffer(std::int64_t floats, MemoryUse use) override;
   void copy(const float* from, float* to, std::int64_t floats) override;
@@ -121,8 +124,8 @@ class CudaBackend final : public Backend {
 
   CudaBackend(int device, const cudaDeviceProp& properties, cudaStream_t stream);
   Result<void> take_memory(const DeviceMemory& memory);
-  void fill_weight(const HostMatrix& matrix, const DeviceMatrix& w);
-  void send_bytes(const void* from, std::int64_t bytes, const std::uint8_t* to);
+  // host_experts.cu: the first experts, and whatever brings others later.
+  Result<void> fill_slots(CudaExperts& placed);
   // linear() for few rows, for many rows of BF16, and for many rows and weights of float.
   void multiply_few(const Tensor& x, const Weight& w, bool accumulate, const Tensor& y);
   void multiply_many(const Tensor& x, const Weight& w, bool accumulate, const Tensor& y);
@@ -165,8 +168,10 @@ class CudaBackend final : public Backend {
   HeapMemory weights_;                      // taken at load, given back when the model goes
   HeapMemory state_;                        // sequences come and go
   std::shared_ptr<WeightStaging> staging_;  // from the first weight on
-  StackMemory scratch_;                     // activations at the bottom, working memory of operations above
-  PassValues values_;                       // what differs between passes with the same calls, for kernels to read
+  ExpertBudget budget_;
+  std::unique_ptr<ExpertHost> expert_host_;  // from the first block on whose experts are not all here for good
+  StackMemory scratch_;                      // activations at the bottom, working memory of operations above
+  PassValues values_;                        // what differs between passes with the same calls, for kernels to read
   PassGraphs passes_;
   std::set<const void*> large_kernels_;  // that may take more than 48 KiB of shared memory
 };

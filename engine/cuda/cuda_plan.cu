@@ -49,6 +49,12 @@ std::int64_t cuda_expert_table_bytes(std::int64_t experts) {
   return whole_pieces(cuda::CudaExperts::bytes(experts + 1));
 }
 
+// Two halves, so that one is filled while the other is used.
+std::int64_t cuda_expert_staging_bytes(std::int64_t experts, std::int64_t largest) {
+  constexpr std::int64_t kHalf = std::int64_t{32} << 20;
+  return 2 * std::max(largest, std::min(kHalf, experts / 8 * largest));
+}
+
 std::int64_t cuda_working_bytes(const CudaWork& work) {
   constexpr std::int64_t kSavedRows = std::int64_t{4} << 20;  // keys and values on their way to or from a file
   const std::int64_t depth = (work.widest + 63) / 64 * 64;
@@ -56,10 +62,10 @@ std::int64_t cuda_working_bytes(const CudaWork& work) {
   const std::int64_t attention = cuda::attention_working_bytes(work.attention, work.rows, kMostMultiprocessors);
   const std::int64_t chunks =
       cuda::goes_in_chunks(work.delta, work.rows) ? cuda::chunk_work_bytes(work.delta, work.rows) : 0;
-  const std::int64_t experts =
-      work.experts == 0
-          ? 0
-          : cuda::expert_working_bytes({work.rows, work.hidden, work.inner, work.shared, work.experts, work.chosen});
+  const std::int64_t experts = work.experts == 0
+                                   ? 0
+                                   : cuda::expert_working_bytes({work.rows, work.hidden, work.inner, work.shared,
+                                                                 work.experts, work.chosen, work.hosted});
   return std::max({kSavedRows, product, attention, chunks, experts});
 }
 

@@ -23,6 +23,10 @@ std::int64_t cuda_cache_bytes(const AttentionShape& shape, KvType type, std::int
 // Bytes of what the kernels know about the experts of a block, their weights aside.
 std::int64_t cuda_expert_table_bytes(std::int64_t experts);
 
+// Bytes for experts on their way from the computer's memory: `experts` of a block, the largest of all of `largest`
+// bytes.
+std::int64_t cuda_expert_staging_bytes(std::int64_t experts, std::int64_t largest);
+
 // The largest shapes that operations meet.
 struct CudaWork {
   std::int64_t rows = 0;     // of a pass
@@ -32,6 +36,7 @@ struct CudaWork {
   std::int64_t hidden = 0;   // d of expert blocks
   std::int64_t inner = 0;    // m of an expert
   std::int64_t shared = 0;   // width of the shared expert
+  bool hosted = false;       // some experts stay in the computer's memory
   AttentionShape attention;
   DeltaShape delta;
 };

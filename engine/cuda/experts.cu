@@ -10,6 +10,7 @@
 #include "cuda/cuda_backend.h"
 #include "cuda/expert_groups.h"
 #include "cuda/expert_tiles.h"
+#include "cuda/host_experts.h"
 
 namespace lectern::engine::cuda {
 namespace {
@@ -20,9 +21,16 @@ constexpr std::int64_t kFewPerExpert = 4;                       // rows, on aver
 
 unsigned blocks_for(std::int64_t count, std::int64_t each) { return static_cast<unsigned>((count + each - 1) / each); }
 
-PlacedMatrix placed(const WeightHandle& handle) {
-  const CudaWeight& weight = cuda_weight(*handle);
-  return {weight.matrix(), static_cast<std::int32_t>(weight.type()), is_coded(weight.type()) ? 1 : 0};
+std::int64_t whole_pieces(std::int64_t bytes) { return (bytes + kAlignment - 1) / kAlignment * kAlignment; }
+std::int64_t whole_tiles(std::int64_t columns) { return (columns + kTileCols - 1) / kTileCols * kTileCols; }
+
+PlacedMatrix placed(DType type, const DeviceMatrix& matrix) {
+  return {matrix, static_cast<std::int32_t>(type), is_coded(type) ? 1 : 0};
+}
+
+PlacedMatrix placed(const Weight& weight, bool hosted) {
+  if (hosted) return placed(host_matrix(weight).dtype, {});
+  return placed(cuda_weight(weight).type(), cuda_weight(weight).matrix());
 }
 
 bool any_coded(const std::set<DType>& types) { return std::any_of(types.begin(), types.end(), is_coded); }
@@ -37,8 +45,7 @@ bool multiplies_floats(const WeightHandle& router) {
 // Columns of the result that are computed and summed at a time.
 std::int64_t panel_columns(std::int64_t all_pairs, std::int64_t hidden) {
   const std::int64_t fitting = kProductBytes / 4 / all_pairs / kTileCols * kTileCols;
-  const std::int64_t all = (hidden + kTileCols - 1) / kTileCols * kTileCols;
-  return std::min(all, std::max<std::int64_t>(fitting, 2 * kTileCols));
+  return std::min(whole_tiles(hidden), std::max<std::int64_t>(fitting, 2 * kTileCols));
 }
 
 bool is_aligned(const float* rows, std::int64_t cols) {
@@ -80,12 +87,16 @@ struct Shape {
   std::int64_t most_groups() const { return std::min(pairs(), experts) + (with_shared ? 1 : 0); }
 };
 
-// What the operation needs of the backend: run(grid, kernel, arguments...), take(bytes), linear(x, w, y).
-template <class Run, class Take, class Linear>
+// What the operation needs of the backend: run(grid, kernel, arguments...), take(bytes), linear(x, w, y), works(code),
+// which remembers a failure, and where experts are hosted, what brings them.
+template <class Run, class Take, class Linear, class Works>
 struct Device {
   Run run;
   Take take;
   Linear linear;
+  Works works;
+  PassValues& values;
+  ExpertHost* host;
 };
 
 // The operation, step by step.
@@ -97,7 +108,7 @@ class Mixture {
         x_(x),
         y_(y),
         w_(w),
-        placed_(static_cast<const CudaExperts&>(*w.placement)),
+        placed_(static_cast<CudaExperts&>(*w.placement)),
         shape_(x, w),
         aligned_(is_aligned(x.data, x.cols)) {}
 
@@ -121,11 +132,8 @@ class Mixture {
     grouped_.groups = take<ExpertGroup>(shape_.most_groups());
     grouped_.count = take<std::int32_t>(1);
     route_and_group();
-    GroupProduct job = group_product();
-    job.groups = grouped_.groups;
-    job.count = grouped_.count;
-    expand(job, shape_.most_groups());
-    sum_groups();
+    if (placed_.hosted() != nullptr) return multiply_on_both();
+    multiply_groups(shape_.most_groups());
   }
 
   void run_many() {
@@ -211,6 +219,29 @@ class Mixture {
     device_.run(Grid{coding_blocks(coding_), kRouterThreads}, code_activations, product_, coding_);
   }
 
+  void multiply_groups(std::int64_t most) {
+    GroupProduct job = group_product();
+    job.groups = grouped_.groups;
+    job.count = grouped_.count;
+    take_products();
+    expand(job, most);
+    sum_groups();
+  }
+
+  // The CPU computes while the GPU does.
+  void multiply_on_both() {
+    const HostedExperts& block = *placed_.hosted();
+    if (!device_.works(cudaSuccess)) return;  // there is no choice to read
+    if (!device_.works(device_.host->read(choices_, x_, *placed_.hosted()))) return;
+    const std::vector<ExpertGroup> groups = device_.host->groups_on_gpu(choices_, block);
+    if (!groups.empty()) {
+      grouped_.groups = const_cast<ExpertGroup*>(device_.values.add(groups));
+      grouped_.count = const_cast<std::int32_t*>(device_.values.add(static_cast<std::int32_t>(groups.size())));
+      multiply_groups(static_cast<std::int64_t>(groups.size()));
+    }
+    device_.works(device_.host->add_others(choices_, block, y_));
+  }
+
   void take_inner() {
     const std::int64_t shared_rows = shape_.with_shared ? shape_.rows : 0;
     if (any_coded(placed_.down())) {
@@ -237,6 +268,11 @@ class Mixture {
     return job;
   }
 
+  // Where gate and up are of different types.
+  void take_products() {
+    if (!placed_.fused()) products_ = take<float>(shape_.all_pairs() * shape_.widest());
+  }
+
   // inner = silu(gate x) up x
   void expand(GroupProduct job, std::int64_t most) {
     const Grid grid = {dim3(blocks_for(shape_.widest(), kSliceRows), static_cast<unsigned>(most)), kExpertThreads};
@@ -246,7 +282,7 @@ class Mixture {
     };
     if (placed_.fused()) return multiply(placed_.gate(), ExpertStep::kGateAndUp);
     job.product_width = shape_.widest();
-    job.products = take<float>(shape_.all_pairs() * job.product_width);
+    job.products = products_;
     multiply(placed_.gate(), ExpertStep::kGate);
     multiply(placed_.up(), ExpertStep::kUp);
   }
@@ -286,7 +322,25 @@ class Mixture {
     device_.run(Grid{static_cast<unsigned>(shape_.experts), kSortThreads}, sort_pairs, sorted_);
   }
 
-  std::int64_t panel() const { return panel_columns(shape_.all_pairs(), shape_.hidden); }
+  // Of hosted experts all columns are computed while they are on the GPU.
+  std::int64_t panel() const {
+    return placed_.hosted() != nullptr ? whole_tiles(shape_.hidden) : panel_columns(shape_.all_pairs(), shape_.hidden);
+  }
+
+  // body(tiles) for the experts that are on the GPU at the same time.
+  template <class Body>
+  void each_batch(const Body& body) {
+    if (placed_.hosted() == nullptr) return body(TileRange{sorted_.tiles, sorted_.tile_count, most_tiles(sorted_)});
+    ExpertHost& host = *device_.host;
+    if (!device_.works(cudaSuccess)) return;  // there is no order to read
+    if (!device_.works(host.begin(placed_, sorted_, shape_.rows))) return;
+    for (std::size_t batch = 0; batch < host.batches(); ++batch) {
+      TileRange tiles;
+      if (!device_.works(host.bring(placed_, batch, tiles))) return;
+      body(tiles);
+      if (!device_.works(host.end(batch))) return;
+    }
+  }
 
   void combine(const float* products, std::int64_t first, std::int64_t width) {
     Combination job;
@@ -305,22 +359,26 @@ class Mixture {
   void multiply_in_groups() {
     take_inner();
     code_x();
-    GroupProduct job = group_product();
-    job.tiles = sorted_.tiles;
-    job.sorted = sorted_.sorted;
-    job.count = sorted_.tile_count;
-    const std::int64_t most = most_tiles(sorted_);
-    expand(job, most);
-    job.product_width = panel();
-    job.products = take<float>(shape_.all_pairs() * job.product_width);
-    job.step = ExpertStep::kDown;
-    for (std::int64_t first = 0; first < shape_.hidden; first += job.product_width) {
-      job.first_row = static_cast<std::int32_t>(first);
-      const std::int64_t columns = std::min(job.product_width, shape_.hidden - first);
-      const Grid grid = {dim3(blocks_for(columns, kSliceRows), static_cast<unsigned>(most)), kExpertThreads};
-      for (const DType type : placed_.down()) device_.run(grid, group_kernel(type, job.step), job);
-      combine(job.products, first, job.product_width);
-    }
+    take_products();
+    auto* const products = take<float>(shape_.all_pairs() * panel());
+    each_batch([&](const TileRange& tiles) {
+      GroupProduct job = group_product();
+      job.tiles = tiles.tiles;
+      job.sorted = sorted_.sorted;
+      job.count = tiles.count;
+      expand(job, tiles.most);
+      job.product_width = panel();
+      job.products = products;
+      job.step = ExpertStep::kDown;
+      for (std::int64_t first = 0; first < shape_.hidden; first += job.product_width) {
+        job.first_row = static_cast<std::int32_t>(first);
+        const std::int64_t columns = std::min(job.product_width, shape_.hidden - first);
+        const Grid grid = {dim3(blocks_for(columns, kSliceRows), static_cast<unsigned>(tiles.most)), kExpertThreads};
+        for (const DType type : placed_.down()) device_.run(grid, group_kernel(type, job.step), job);
+        if (placed_.hosted() == nullptr) combine(products, first, job.product_width);
+      }
+    });
+    if (placed_.hosted() != nullptr) combine(products, 0, panel());
   }
 
   RoundedRows take_rounded(std::int64_t rows, std::int64_t cols, std::int64_t parts) {
@@ -339,9 +397,7 @@ class Mixture {
   void multiply_in_tiles() {
     TileProduct job;
     job.experts = placed_.table();
-    job.tiles = sorted_.tiles;
     job.sorted = sorted_.sorted;
-    job.count = sorted_.tile_count;
     job.pairs = static_cast<std::int32_t>(shape_.pairs());
     job.chosen = choices_.chosen;
     const auto wide = [](const std::set<DType>& types) { return types.contains(DType::kBF16); };
@@ -351,38 +407,53 @@ class Mixture {
                 static_cast<const float*>(x_.data), job.x, shape_.rows, job.parts);
     job.inner = take_rounded(shape_.pairs(), shape_.width, job.parts);
     if (shape_.with_shared) job.inner_shared = take_rounded(shape_.rows, shape_.width_shared, job.parts);
-    const auto most = static_cast<unsigned>(most_tiles(sorted_));
-    const auto multiply = [&](const std::set<DType>& types, ExpertStep step, std::int64_t columns) {
-      job.step = step;
-      const Grid grid = {dim3(blocks_for(columns, tile_columns(step)), most), kTileThreads, kTileSharedBytes};
-      for (const DType type : types) device_.run(grid, tile_kernel(type, step), job);
-    };
+    take_products();
+    auto* const gates = placed_.fused() ? nullptr : take<float>(shape_.all_pairs() * shape_.widest());
+    auto* const products = take<float>(shape_.all_pairs() * panel());
+    each_batch([&](const TileRange& tiles) {
+      job.tiles = tiles.tiles;
+      job.count = tiles.count;
+      expand_tiles(job, tiles.most, gates);
+      job.products = products;
+      job.product_width = panel();
+      for (std::int64_t first = 0; first < shape_.hidden; first += job.product_width) {
+        job.first_column = static_cast<std::int32_t>(first);
+        multiply_tiles(job, placed_.down(), ExpertStep::kDown, std::min(job.product_width, shape_.hidden - first),
+                       tiles.most);
+        if (placed_.hosted() == nullptr) combine(products, first, job.product_width);
+      }
+    });
+    if (placed_.hosted() != nullptr) combine(products, 0, panel());
+  }
+
+  void multiply_tiles(TileProduct job, const std::set<DType>& types, ExpertStep step, std::int64_t columns,
+                      std::int64_t most) {
+    job.step = step;
+    const Grid grid = {dim3(blocks_for(columns, tile_columns(step)), static_cast<unsigned>(most)), kTileThreads,
+                       kTileSharedBytes};
+    for (const DType type : types) device_.run(grid, tile_kernel(type, step), job);
+  }
+
+  // inner = silu(gate x) up x
+  void expand_tiles(TileProduct job, std::int64_t most, float* gates) {
     if (placed_.fused()) {
-      multiply(placed_.gate(), ExpertStep::kGateAndUp, shape_.widest());
-    } else {
-      job.product_width = shape_.widest();
-      const std::int64_t numbers = shape_.all_pairs() * job.product_width;
-      float* const gates = job.products = take<float>(numbers);
-      multiply(placed_.gate(), ExpertStep::kGate, shape_.widest());
-      job.products = take<float>(numbers);
-      multiply(placed_.up(), ExpertStep::kUp, shape_.widest());
-      device_.run(Grid{blocks_for(numbers, kPlainThreads), kPlainThreads}, gate_inner, job,
-                  static_cast<const float*>(gates), static_cast<std::int32_t>(shape_.all_pairs()));
+      return multiply_tiles(job, placed_.gate(), ExpertStep::kGateAndUp, shape_.widest(), most);
     }
-    job.products = take<float>(shape_.all_pairs() * panel());
-    job.product_width = panel();
-    for (std::int64_t first = 0; first < shape_.hidden; first += job.product_width) {
-      job.first_column = static_cast<std::int32_t>(first);
-      multiply(placed_.down(), ExpertStep::kDown, std::min(job.product_width, shape_.hidden - first));
-      combine(job.products, first, job.product_width);
-    }
+    job.product_width = shape_.widest();
+    job.products = gates;
+    multiply_tiles(job, placed_.gate(), ExpertStep::kGate, shape_.widest(), most);
+    job.products = products_;
+    multiply_tiles(job, placed_.up(), ExpertStep::kUp, shape_.widest(), most);
+    const std::int64_t numbers = shape_.all_pairs() * job.product_width;
+    device_.run(Grid{blocks_for(numbers, kPlainThreads), kPlainThreads}, gate_inner, job,
+                static_cast<const float*>(gates), static_cast<std::int32_t>(shape_.all_pairs()));
   }
 
   Device& device_;
   const Tensor x_;
   const Tensor y_;
   const ExpertWeights& w_;
-  const CudaExperts& placed_;
+  CudaExperts& placed_;
   const Shape shape_;
   const bool aligned_;
   Choices choices_;
@@ -393,38 +464,67 @@ class Mixture {
   GroupedRows grouped_;
   PairRows inner_;
   SortedPairs sorted_;
+  float* products_ = nullptr;
 };
 
 }  // namespace
 
-CudaExperts::CudaExperts(HeapMemory& memory, std::byte* piece, const ExpertWeights& w)
-    : memory_(memory), piece_(piece), entries_(static_cast<std::int64_t>(w.gate.size()) + (w.shared_gate ? 1 : 0)) {
-  const auto add = [&](const WeightHandle& gate, const WeightHandle& up, const WeightHandle& down) {
-    gate_.insert(cuda_weight(*gate).type());
-    up_.insert(cuda_weight(*up).type());
-    down_.insert(cuda_weight(*down).type());
-    fused_ = fused_ && cuda_weight(*gate).type() == cuda_weight(*up).type();
+CudaExperts::CudaExperts(HeapMemory& memory, std::byte* piece, const ExpertWeights& w,
+                         std::unique_ptr<HostedExperts> hosted)
+    : memory_(memory), piece_(piece), hosted_(std::move(hosted)) {
+  const auto add = [&](const PlacedExpert& expert) {
+    entries_.push_back(expert);
+    gate_.insert(static_cast<DType>(expert.gate.type));
+    up_.insert(static_cast<DType>(expert.up.type));
+    down_.insert(static_cast<DType>(expert.down.type));
+    fused_ = fused_ && expert.gate.type == expert.up.type;
   };
-  for (std::size_t e = 0; e < w.gate.size(); ++e) add(w.gate[e], w.up[e], w.down[e]);
-  if (w.shared_gate) add(w.shared_gate, w.shared_up, w.shared_down);
+  const bool here = hosted_ == nullptr;
+  for (std::size_t e = 0; e < w.gate.size(); ++e) {
+    add({placed(*w.gate[e], !here), placed(*w.up[e], !here), placed(*w.down[e], !here)});
+  }
+  if (w.shared_gate) {
+    add({placed(*w.shared_gate, false), placed(*w.shared_up, false), placed(*w.shared_down, false)});
+  }
 }
+
+CudaExperts::~CudaExperts() { memory_.give_back(piece_); }
 
 std::int64_t CudaExperts::bytes(std::int64_t entries) {
   return entries * static_cast<std::int64_t>(sizeof(PlacedExpert)) + 2 * static_cast<std::int64_t>(sizeof(unsigned));
 }
 
 unsigned* CudaExperts::counters() const {
-  return reinterpret_cast<unsigned*>(piece_ + entries_ * static_cast<std::int64_t>(sizeof(PlacedExpert)));
+  return reinterpret_cast<unsigned*>(piece_ + entries_.size() * sizeof(PlacedExpert));
 }
 
-std::vector<std::byte> CudaExperts::contents(const ExpertWeights& w) const {
-  std::vector<PlacedExpert> table;
-  for (std::size_t e = 0; e < w.gate.size(); ++e)
-    table.push_back({placed(w.gate[e]), placed(w.up[e]), placed(w.down[e])});
-  if (w.shared_gate) table.push_back({placed(w.shared_gate), placed(w.shared_up), placed(w.shared_down)});
-  std::vector<std::byte> memory(static_cast<std::size_t>(bytes(entries_)));
-  std::memcpy(memory.data(), table.data(), table.size() * sizeof(PlacedExpert));
+std::vector<std::byte> CudaExperts::contents() const {
+  std::vector<std::byte> memory(static_cast<std::size_t>(bytes(static_cast<std::int64_t>(entries_.size()))));
+  std::memcpy(memory.data(), entries_.data(), entries_.size() * sizeof(PlacedExpert));
   return memory;
+}
+
+std::byte* CudaExperts::slot(std::int64_t index) const {
+  return piece_ + whole_pieces(bytes(static_cast<std::int64_t>(entries_.size()))) + index * hosted_->slot_bytes();
+}
+
+cudaError_t CudaExperts::fill(std::int64_t expert, std::byte* to, WeightStaging& staging, cudaStream_t stream) {
+  const cpu::HostExpert& from = hosted_->experts()[static_cast<std::size_t>(expert)];
+  PlacedExpert& entry = entries_[static_cast<std::size_t>(expert)];
+  const auto fill_one = [&](const HostMatrix& matrix, PlacedMatrix& place) {
+    place.matrix = planes_at(matrix, to);
+    to += whole_pieces(device_bytes(matrix));
+    return fill_weight(matrix, place.matrix, staging, stream);
+  };
+  cudaError_t code = fill_one(*from.gate, entry.gate);
+  if (code == cudaSuccess) code = fill_one(*from.up, entry.up);
+  if (code == cudaSuccess) code = fill_one(*from.down, entry.down);
+  return code;
+}
+
+cudaError_t CudaExperts::send_table(PassValues& values, cudaStream_t stream) const {
+  return cudaMemcpyAsync(piece_, values.add(entries_), entries_.size() * sizeof(PlacedExpert), cudaMemcpyDeviceToDevice,
+                         stream);
 }
 
 std::int64_t expert_working_bytes(const ExpertSizes& sizes) {
@@ -438,7 +538,8 @@ std::int64_t expert_working_bytes(const ExpertSizes& sizes) {
   const std::int64_t choice = 12 * all + 4 * rows * (sizes.experts + 1) + coded_bytes(rows, sizes.hidden);
   const std::int64_t order = 4 * (sizes.experts + 2) + tiles * static_cast<std::int64_t>(sizeof(ExpertTile)) +
                              kMostChosen * kGroupRows * static_cast<std::int64_t>(sizeof(ExpertGroup));
-  const std::int64_t products = 4 * all * (2 * widest + panel_columns(all, sizes.hidden));
+  const std::int64_t panel = sizes.hosted ? whole_tiles(sizes.hidden) : panel_columns(all, sizes.hidden);
+  const std::int64_t products = 4 * all * (2 * widest + panel);
   const std::int64_t inner = pairs * sizes.width + shared_rows * sizes.shared;
   const std::int64_t of_groups = inner * 4 + coded_bytes(1, inner);
   const std::int64_t of_tiles =
@@ -454,14 +555,18 @@ Result<void> CudaBackend::place_experts(ExpertWeights& w) {
                      std::to_string(w.experts_per_token) + ", but on the GPU at most " + std::to_string(kMostExperts) +
                      " and " + std::to_string(kMostChosen) + " are supported; run the model on the CPU."};
   }
-  const std::int64_t bytes = CudaExperts::bytes(experts + (w.shared_gate ? 1 : 0));
-  std::byte* const piece = weights_.take(bytes);
+  std::unique_ptr<HostedExperts> hosted;
+  if (budget_.on_device >= 0) hosted = std::make_unique<HostedExperts>(w, budget_.on_device);
+  const std::int64_t table = CudaExperts::bytes(experts + (w.shared_gate ? 1 : 0));
+  std::byte* const piece = weights_.take(hosted == nullptr ? table : whole_pieces(table) + hosted->all_slots_bytes());
   if (piece == nullptr) {
-    return Error{ErrorCode::kOutOfMemory,
-                 "The GPU has no room for the tables of the experts; choose a smaller quantisation of the model."};
+    return Error{ErrorCode::kOutOfMemory, "The GPU has no room for the " +
+                                              std::string(hosted == nullptr ? "tables of the " : "") +
+                                              "experts; choose a smaller quantisation of the model."};
   }
-  auto placement = std::make_unique<CudaExperts>(weights_, piece, w);
-  const std::vector<std::byte> contents = placement->contents(w);
+  auto placement = std::make_unique<CudaExperts>(weights_, piece, w, std::move(hosted));
+  if (placement->hosted() != nullptr) ENGINE_CHECK(fill_slots(*placement));
+  const std::vector<std::byte> contents = placement->contents();
   note(cudaMemcpyAsync(piece, contents.data(), contents.size(), cudaMemcpyHostToDevice, stream_), "Copying to it");
   note(cudaStreamSynchronize(stream_), "Copying to it");  // `contents` goes
   for (const std::set<DType>* types : {&placement->gate(), &placement->up(), &placement->down()}) {
@@ -477,7 +582,8 @@ Result<void> CudaBackend::place_experts(ExpertWeights& w) {
 
 void CudaBackend::experts_of_norm(const Tensor& x, const Norm& norm, const ExpertWeights& w, const Tensor& normed,
                                   const Tensor& y) {
-  if (x.rows > kSmallBatchRows || !multiplies_floats(w.router) || !multiplies_floats(w.shared_router)) {
+  const bool hosted = static_cast<const CudaExperts&>(*w.placement).hosted() != nullptr;  // the CPU wants normed rows
+  if (hosted || x.rows > kSmallBatchRows || !multiplies_floats(w.router) || !multiplies_floats(w.shared_router)) {
     return Backend::experts_of_norm(x, norm, w, normed, y);
   }
   mix_experts(normed, w, y, &x, norm);
@@ -495,6 +601,12 @@ void CudaBackend::mix_experts(const Tensor& x, const ExpertWeights& w, const Ten
         [this](const Grid& grid, auto kernel, const auto&... arguments) { run(grid, kernel, arguments...); },
         [&workspace](std::int64_t bytes) { return workspace.take<std::byte>(bytes); },
         [this](const Tensor& rows_in, const Weight& weight, const Tensor& to) { linear(rows_in, weight, false, to); },
+        [this](cudaError_t code) {
+          note(code, "Computing with experts");
+          return !failure_.has_value();
+        },
+        values_,
+        expert_host_.get(),
     };
     const std::int64_t rows = std::min(kSlab, x.rows - first);
     Mixture mixture(device, {x.row(first), rows, x.cols}, w, {y.row(first), rows, y.cols});

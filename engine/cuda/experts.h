@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <memory>
 #include <set>
 #include <vector>
 
@@ -25,17 +26,28 @@ struct PlacedExpert {
   PlacedMatrix down;
 };
 
+class HostedExperts;
+class PassValues;
+
 // Where the weights of a block are: one entry per expert, the shared one behind the others.
 class CudaExperts final : public ExpertPlacement {
  public:
-  CudaExperts(HeapMemory& memory, std::byte* piece, const ExpertWeights& w);
-  ~CudaExperts() override { memory_.give_back(piece_); }
+  // `hosted`: the experts that a router chooses, if they stay in the computer's memory; their slots are behind the
+  // table.
+  CudaExperts(HeapMemory& memory, std::byte* piece, const ExpertWeights& w, std::unique_ptr<HostedExperts> hosted);
+  ~CudaExperts() override;
   CudaExperts(const CudaExperts&) = delete;
   CudaExperts& operator=(const CudaExperts&) = delete;
 
-  static std::int64_t bytes(std::int64_t experts);  // with the shared one
-  // The host's side of the memory.
-  std::vector<std::byte> contents(const ExpertWeights& w) const;
+  static std::int64_t bytes(std::int64_t experts);  // with the shared one; without slots
+  // The host's side of the memory, slots aside.
+  std::vector<std::byte> contents() const;
+
+  HostedExperts* hosted() const { return hosted_.get(); }
+  std::byte* slot(std::int64_t index) const;
+  // Queue a hosted expert's way to `to`, and the table with what has been filled.
+  cudaError_t fill(std::int64_t expert, std::byte* to, WeightStaging& staging, cudaStream_t stream);
+  cudaError_t send_table(PassValues& values, cudaStream_t stream) const;
 
   const PlacedExpert* table() const { return reinterpret_cast<const PlacedExpert*>(piece_); }
   unsigned* counters() const;  // two, 0 between launches
@@ -49,7 +61,8 @@ class CudaExperts final : public ExpertPlacement {
  private:
   HeapMemory& memory_;
   std::byte* piece_;
-  std::int64_t entries_;
+  std::vector<PlacedExpert> entries_;  // the table, but for experts without a slot
+  std::unique_ptr<HostedExperts> hosted_;
   bool fused_ = true;
   std::set<DType> gate_;
   std::set<DType> up_;
@@ -64,6 +77,7 @@ struct ExpertSizes {
   std::int64_t shared = 0;  // of the shared one; 0: none
   std::int64_t experts = 0;
   std::int64_t chosen = 0;
+  bool hosted = false;  // some experts stay in the computer's memory
 };
 std::int64_t expert_working_bytes(const ExpertSizes& sizes);
 

@@ -25,9 +25,11 @@ Result<std::int64_t> cuda_free_memory(int /*device*/) { return Error{ErrorCode::
 std::int64_t cuda_weight_bytes(const HostMatrix& /*matrix*/) { return 0; }
 std::int64_t cuda_cache_bytes(const AttentionShape& /*shape*/, KvType /*type*/, std::int64_t /*tokens*/) { return 0; }
 std::int64_t cuda_expert_table_bytes(std::int64_t /*experts*/) { return 0; }
+std::int64_t cuda_expert_staging_bytes(std::int64_t /*experts*/, std::int64_t /*largest*/) { return 0; }
 std::int64_t cuda_working_bytes(const CudaWork& /*work*/) { return 0; }
 
-Result<std::unique_ptr<Backend>> make_cuda_backend(int /*device*/, const DeviceMemory& /*memory*/) {
+Result<std::unique_ptr<Backend>> make_cuda_backend(int /*device*/, const DeviceMemory& /*memory*/,
+                                                   const ExpertBudget& /*experts*/) {
   return Error{ErrorCode::kDevice, kNotBuilt};
 }
 

@@ -12,11 +12,13 @@ set(LECTERN_CUDA_SOURCES
   dense.cu
   device_memory.cu
   expert_groups.cu
+  expert_slots.cu
   expert_tiles.cu
   experts.cu
   flash_attention.cu
   formed_products.cu
   head_rows.cu
+  host_experts.cu
   kv_cache.cu
   pass_graphs.cu
   pass_values.cu

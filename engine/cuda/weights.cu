@@ -8,6 +8,8 @@
 #include <utility>
 
 #include "cuda/cuda_backend.h"
+#include "cuda/expert_slots.h"
+#include "cuda/host_experts.h"
 #include "cuda/products.h"
 
 namespace lectern::engine::cuda {
@@ -251,25 +253,8 @@ cudaError_t WeightStaging::send(const void* from, std::int64_t bytes, std::uint8
   return code != cudaSuccess ? code : cudaEventRecord(sent_[at], stream);
 }
 
-Result<WeightHandle> CudaBackend::take_weight(const HostMatrix& matrix) {
-  if (failure_) return *failure_;
-  if (!can_be_held(matrix)) {
-    return Error{ErrorCode::kUnsupported, "A matrix of " + std::to_string(matrix.rows) + " x " +
-                                              std::to_string(matrix.cols) + " numbers of type " +
-                                              std::string(name_of(matrix.dtype)) +
-                                              " cannot be computed with on the GPU; use the CPU for this model."};
-  }
-  if (staging_ == nullptr) staging_ = WeightStaging::make();
+DeviceMatrix planes_at(const HostMatrix& matrix, std::byte* piece) {
   const PlaneSizes sizes = plane_sizes(matrix);
-  std::byte* const piece = staging_ == nullptr ? nullptr : weights_.take(sizes.sum());
-  if (piece == nullptr) {
-    return Error{ErrorCode::kOutOfMemory,
-                 "The GPU " + std::string(properties_.name) + " has no room for a weight matrix of " +
-                     std::to_string((sizes.sum() + (1 << 20) - 1) >> 20) + " MiB (" + std::to_string(matrix.rows) +
-                     " x " + std::to_string(matrix.cols) + ", " + std::string(name_of(matrix.dtype)) + ") beside the " +
-                     std::to_string(weights_.used() >> 20) +
-                     " MiB already there; close other programs that use it, or choose a smaller quantisation."};
-  }
   auto* at = reinterpret_cast<std::uint8_t*>(piece);
   const auto plane = [&](std::int64_t bytes) { return std::exchange(at, at + aligned(bytes)); };
   DeviceMatrix w;
@@ -280,43 +265,95 @@ Result<WeightHandle> CudaBackend::take_weight(const HostMatrix& matrix) {
   w.row_bytes = sizes.row;
   w.rows = static_cast<std::int32_t>(matrix.rows);
   w.cols = static_cast<std::int32_t>(matrix.cols);
-  auto weight = std::make_unique<CudaWeight>(matrix.dtype, w, weights_, piece);
-  fill_weight(matrix, w);
-  if (matrix.dtype == DType::kF8E4M3) send_bytes(matrix.scales, sizes.scales, w.scales);
-  if (failure_) return *failure_;
-  return WeightHandle(std::move(weight));
+  return w;
+}
+
+namespace {
+
+Error cannot_be_held(const HostMatrix& matrix) {
+  return {ErrorCode::kUnsupported, "A matrix of " + std::to_string(matrix.rows) + " x " + std::to_string(matrix.cols) +
+                                       " numbers of type " + std::string(name_of(matrix.dtype)) +
+                                       " cannot be computed with on the GPU; use the CPU for this model."};
 }
 
 // To memory of the device, as it is.
-void CudaBackend::send_bytes(const void* from, std::int64_t bytes, const std::uint8_t* to) {
-  for (std::int64_t first = 0; first < bytes && !failure_; first += WeightStaging::kPart) {
-    note(staging_->send(static_cast<const std::byte*>(from) + first, std::min(WeightStaging::kPart, bytes - first),
-                        const_cast<std::uint8_t*>(to) + first, stream_),
-         "Copying weights to it");
+cudaError_t send_bytes(const void* from, std::int64_t bytes, const std::uint8_t* to, WeightStaging& staging,
+                       cudaStream_t stream) {
+  for (std::int64_t first = 0; first < bytes; first += WeightStaging::kPart) {
+    const cudaError_t code =
+        staging.send(static_cast<const std::byte*>(from) + first, std::min(WeightStaging::kPart, bytes - first),
+                     const_cast<std::uint8_t*>(to) + first, stream);
+    if (code != cudaSuccess) return code;
   }
+  return cudaSuccess;
 }
 
-void CudaBackend::fill_weight(const HostMatrix& matrix, const DeviceMatrix& w) {
-  const std::int64_t block_bytes = block_size(matrix.dtype).bytes;
-  const std::int64_t width = bytes_of(matrix.dtype, matrix.cols);
-  if (!is_coded(matrix.dtype) && width == w.row_bytes) return send_bytes(matrix.data, matrix.rows * width, w.codes);
+// Bytes [first, first + bytes) of a matrix, which are in `raw`.
+cudaError_t lay_out(const HostMatrix& matrix, const DeviceMatrix& w, const std::uint8_t* raw, std::int64_t first,
+                    std::int64_t bytes, cudaStream_t stream) {
+  cudaError_t code = cudaSuccess;
+  with_type(matrix.dtype, [&]<DType Type>() {
+    if constexpr (kIsCoded<Type>) {
+      const std::int64_t block_bytes = block_size(Type).bytes;
+      const std::int64_t count = bytes / block_bytes;
+      code = launch(stream, {blocks_for(count * Stored<Type>::kBlock / kGroup), kThreads}, lay_out_blocks<Type>, w, raw,
+                    first / block_bytes, count);
+    } else {
+      code = launch(stream, {blocks_for(bytes), kThreads}, lay_out_numbers, w, raw, bytes_of(matrix.dtype, matrix.cols),
+                    first, bytes);
+    }
+  });
+  return code;
+}
 
+}  // namespace
+
+cudaError_t fill_weight(const HostMatrix& matrix, const DeviceMatrix& w, WeightStaging& staging, cudaStream_t stream) {
+  const std::int64_t width = bytes_of(matrix.dtype, matrix.cols);
+  if (matrix.dtype == DType::kF8E4M3) {
+    const cudaError_t code = send_bytes(matrix.scales, plane_sizes(matrix).scales, w.scales, staging, stream);
+    if (code != cudaSuccess) return code;
+  }
+  if (!is_coded(matrix.dtype) && width == w.row_bytes) {
+    return send_bytes(matrix.data, matrix.rows * width, w.codes, staging, stream);
+  }
   // Whole blocks at a time.
+  const std::int64_t block_bytes = block_size(matrix.dtype).bytes;
   const std::int64_t part = WeightStaging::kPart / block_bytes * block_bytes;
   const auto* from = static_cast<const std::byte*>(matrix.data);
-  for (std::int64_t first = 0; first < matrix.rows * width && !failure_; first += part) {
+  for (std::int64_t first = 0; first < matrix.rows * width; first += part) {
     const std::int64_t bytes = std::min(part, matrix.rows * width - first);
-    note(staging_->send(from + first, bytes, staging_->raw(), stream_), "Copying weights to it");
-    with_type(matrix.dtype, [&]<DType Type>() {
-      if constexpr (kIsCoded<Type>) {
-        const std::int64_t count = bytes / block_bytes;
-        run({blocks_for(count * Stored<Type>::kBlock / kGroup), kThreads}, lay_out_blocks<Type>, w, staging_->raw(),
-            first / block_bytes, count);
-      } else {
-        run({blocks_for(bytes), kThreads}, lay_out_numbers, w, staging_->raw(), width, first, bytes);
-      }
-    });
+    cudaError_t code = staging.send(from + first, bytes, staging.raw(), stream);
+    if (code == cudaSuccess) code = lay_out(matrix, w, staging.raw(), first, bytes, stream);
+    if (code != cudaSuccess) return code;
   }
+  return cudaSuccess;
+}
+
+Result<WeightHandle> CudaBackend::take_expert(const HostMatrix& matrix) {
+  if (budget_.on_device < 0) return take_weight(matrix);
+  if (!can_be_held(matrix)) return cannot_be_held(matrix);
+  return WeightHandle(std::make_unique<HostWeight>(matrix));
+}
+
+Result<WeightHandle> CudaBackend::take_weight(const HostMatrix& matrix) {
+  if (failure_) return *failure_;
+  if (!can_be_held(matrix)) return cannot_be_held(matrix);
+  if (staging_ == nullptr) staging_ = WeightStaging::make();
+  const std::int64_t bytes = device_bytes(matrix);
+  std::byte* const piece = staging_ == nullptr ? nullptr : weights_.take(bytes);
+  if (piece == nullptr) {
+    return Error{ErrorCode::kOutOfMemory,
+                 "The GPU " + std::string(properties_.name) + " has no room for a weight matrix of " +
+                     std::to_string((bytes + (1 << 20) - 1) >> 20) + " MiB (" + std::to_string(matrix.rows) + " x " +
+                     std::to_string(matrix.cols) + ", " + std::string(name_of(matrix.dtype)) + ") beside the " +
+                     std::to_string(weights_.used() >> 20) +
+                     " MiB already there; close other programs that use it, or choose a smaller quantisation."};
+  }
+  auto weight = std::make_unique<CudaWeight>(matrix.dtype, planes_at(matrix, piece), weights_, piece);
+  note(fill_weight(matrix, weight->matrix(), *staging_, stream_), "Copying weights to it");
+  if (failure_) return *failure_;
+  return WeightHandle(std::move(weight));
 }
 
 }  // namespace lectern::engine::cuda

@@ -138,8 +138,9 @@ class CudaWeight final : public Weight {
 
 inline const CudaWeight& cuda_weight(const Weight& weight) { return static_cast<const CudaWeight&>(weight); }
 
-// What a matrix takes from the weights' memory.
+// What a matrix takes from the weights' memory, and its planes there.
 std::int64_t device_bytes(const HostMatrix& matrix);
+DeviceMatrix planes_at(const HostMatrix& matrix, std::byte* piece);
 
 // The way of weights to the device: parts of a file are copied into one of two page-locked buffers, while the other one
 // is on its way into `raw` on the device, from where a kernel lays them out.
@@ -166,5 +167,8 @@ class WeightStaging {
   std::size_t next_ = 0;
   DeviceBlock raw_;
 };
+
+// Queues what brings a matrix to its planes.
+cudaError_t fill_weight(const HostMatrix& matrix, const DeviceMatrix& w, WeightStaging& staging, cudaStream_t stream);
 
 }  // namespace lectern::engine::cuda

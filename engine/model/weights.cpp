@@ -129,15 +129,18 @@ class WeightBinder {
     return {};
   }
 
-  Result<WeightHandle> hand_over(const HostMatrix& host) {
-    if (!is_aligned(host)) return reordered(host, {});
+  // Backend::take_weight() or take_expert().
+  using Taking = Result<WeightHandle> (Backend::*)(const HostMatrix&);
+
+  Result<WeightHandle> hand_over(const HostMatrix& host, Taking take = &Backend::take_weight) {
+    if (!is_aligned(host)) return reordered(host, {}, take);
     model_.bytes += bytes_of(host.dtype, host.rows * host.cols);
-    return backend_.take_weight(host);
+    return (backend_.*take)(host);
   }
 
   // A copy in which row i is row order[i] of `host` (all rows in place when empty). F8 becomes F32 unless rows that
   // share scales stay together.
-  Result<WeightHandle> reordered(const HostMatrix& host, const RowOrder& order) {
+  Result<WeightHandle> reordered(const HostMatrix& host, const RowOrder& order, Taking take = &Backend::take_weight) {
     HostMatrix copy = host;
     copy.rows = order.empty() ? host.rows : static_cast<std::int64_t>(order.size());
     const bool keeps_scales = host.dtype == DType::kF8E4M3 && moves_whole_blocks(host, order);
@@ -156,7 +159,7 @@ class WeightBinder {
     }
     copy.data = memory.data();
     model_.bytes += static_cast<std::int64_t>(memory.size());
-    return backend_.take_weight(copy);
+    return (backend_.*take)(copy);
   }
 
   static bool moves_whole_blocks(const HostMatrix& host, const RowOrder& order) {
@@ -178,9 +181,10 @@ class WeightBinder {
     return scales.data();
   }
 
-  Result<WeightHandle> matrix(const std::string& name, const std::vector<std::int64_t>& shape) {
+  Result<WeightHandle> matrix(const std::string& name, const std::vector<std::int64_t>& shape,
+                              Taking take = &Backend::take_weight) {
     ENGINE_TRY(const HostMatrix host, stored(name, shape));
-    return hand_over(host);
+    return hand_over(host, take);
   }
 
   Result<std::vector<float>> numbers(const std::string& name, const std::vector<std::int64_t>& shape) {
@@ -310,12 +314,12 @@ class WeightBinder {
     return {};
   }
 
-  Result<DenseWeights> bind_dense(const std::string& prefix, std::int64_t width) {
+  Result<DenseWeights> bind_dense(const std::string& prefix, std::int64_t width, Taking take = &Backend::take_weight) {
     const std::int64_t d = config_.hidden_size;
     DenseWeights w;
-    ENGINE_TRY(w.gate, matrix(prefix + "gate_proj.weight", {width, d}));
-    ENGINE_TRY(w.up, matrix(prefix + "up_proj.weight", {width, d}));
-    ENGINE_TRY(w.down, matrix(prefix + "down_proj.weight", {d, width}));
+    ENGINE_TRY(w.gate, matrix(prefix + "gate_proj.weight", {width, d}, take));
+    ENGINE_TRY(w.up, matrix(prefix + "up_proj.weight", {width, d}, take));
+    ENGINE_TRY(w.down, matrix(prefix + "down_proj.weight", {d, width}, take));
     return w;
   }
 
@@ -342,7 +346,8 @@ class WeightBinder {
 
   Result<void> bind_single_experts(const std::string& prefix, ExpertWeights& w) {
     for (std::int64_t e = 0; e < config_.experts; ++e) {
-      ENGINE_TRY(DenseWeights expert, bind_dense(prefix + std::to_string(e) + ".", config_.expert_width));
+      ENGINE_TRY(DenseWeights expert,
+                 bind_dense(prefix + std::to_string(e) + ".", config_.expert_width, &Backend::take_expert));
       w.gate.push_back(std::move(expert.gate));
       w.up.push_back(std::move(expert.up));
       w.down.push_back(std::move(expert.down));
@@ -391,7 +396,7 @@ class WeightBinder {
   Result<void> cut(const HostMatrix& all, std::int64_t first, std::int64_t stride, std::int64_t rows,
                    std::vector<WeightHandle>& experts) {
     for (std::int64_t row = first; row < all.rows; row += stride) {
-      ENGINE_TRY(WeightHandle expert, hand_over(rows_of(all, row, rows)));
+      ENGINE_TRY(WeightHandle expert, hand_over(rows_of(all, row, rows), &Backend::take_expert));
       experts.push_back(std::move(expert));
     }
     return {};

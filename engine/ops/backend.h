@@ -120,6 +120,13 @@ struct DeviceMemory {
   std::int64_t scratch = 0;
 };
 
+// Experts that do not fit on a device.
+struct ExpertBudget {
+  std::int64_t on_device = -1;     // of each block, at a time; -1: all of them, for good
+  std::int64_t staging_bytes = 0;  // of DeviceMemory::weights, for those on their way; 0: taken as needed
+  int threads = 0;                 // that compute with the others; 0: one per hardware thread
+};
+
 // What a device must be able to do. The graph is written over these and contains no test for the device.
 // All tensors live on the device, are row-major float and have at least one row; T is their number of rows. Shapes must
 // agree as the comments say: the caller's duty, not checked. Outputs are fully written, inputs stay as they are. Unless
@@ -135,6 +142,8 @@ class Backend {
   // Takes over a host matrix of any type, F32, F16 and BF16 aligned as their numbers are; the host memory must outlive
   // the handle (the CPU reads mapped files in place). Errors: kUnsupported, kOutOfMemory.
   virtual Result<WeightHandle> take_weight(const HostMatrix& matrix) = 0;
+  // The same for a matrix of an expert that a router chooses, which a device may leave where it is.
+  virtual Result<WeightHandle> take_expert(const HostMatrix& matrix) { return take_weight(matrix); }
   // To be called once the weights of a block have been taken. Errors: kOutOfMemory, kDevice.
   virtual Result<void> place_experts(ExpertWeights& w) = 0;
   virtual Result<std::unique_ptr<Buffer>> make_buffer(std::int64_t floats, MemoryUse use) = 0;  // kOutOfMemory, kDevice
@@ -237,8 +246,8 @@ class Backend {
   // causal_conv() and advance_conv(); but where there is `kept` [T, C], the state stays and u is copied there instead.
   virtual void step_conv(const Tensor& u, const float* w, std::int64_t taps, float* state, float* kept,
                          const Tensor& y);
-  // rms_norm() of every head of q and k, rotate() from the cache's length on, append_kv(). q is then what attend()
-  // takes; what k holds is undefined.
+  // rms_norm() of every head of q and k, rotate() from the cache's length on, append_kv(). q is then what attend() takes;
+  // what k holds is undefined.
   virtual void append_heads(const Tensor& q, const Norm& q_norm, const Tensor& k, const Norm& k_norm, const Tensor& v,
                             const RotaryTable& table, std::int64_t head_dim, KvCache& cache);
   // y += mixture_of_experts(rms_norm(x)). y may be x; normed: working memory of x's shape.
@@ -262,6 +271,7 @@ std::unique_ptr<Backend> make_cpu_backend(int threads);
 
 // `memory` is taken now and never grows; 0: taken as it is asked for. Errors: kDevice (no such GPU, driver too old,
 // built without CUDA), kOutOfMemory.
-Result<std::unique_ptr<Backend>> make_cuda_backend(int device, const DeviceMemory& memory);
+Result<std::unique_ptr<Backend>> make_cuda_backend(int device, const DeviceMemory& memory,
+                                                   const ExpertBudget& experts = {});
 
 }  // namespace lectern::engine

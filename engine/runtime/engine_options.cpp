@@ -30,6 +30,9 @@ Result<void> check_options(const EngineOptions& options) {
   if (options.draft_tokens < 0 || options.draft_tokens > kMostDrafts) {
     return wrong("draft_tokens", options.draft_tokens, 0, kMostDrafts);
   }
+  if (options.gpu_experts < -1) {
+    return Error{ErrorCode::kInvalidArgument, "gpu_experts is negative; use -1 for as many as fit."};
+  }
   if (options.rope_factor != 0 && !(options.rope_factor >= 1 && options.rope_factor <= kLargestRopeFactor)) {
     return Error{ErrorCode::kInvalidArgument, "rope_factor must be 0 (none) or 1 to 1024."};
   }

@@ -6,6 +6,7 @@
 #include <cstdio>
 #include <fstream>
 #include <limits>
+#include <map>
 #include <optional>
 #include <string>
 #include <string_view>
@@ -18,7 +19,9 @@ namespace {
 
 constexpr std::int64_t kFloat = sizeof(float);
 constexpr std::int64_t kSmallestContext = 512;  // less is of no use
-constexpr std::int64_t kReservedShare = 50;     // of a GPU's free memory, one part stays for the driver and the screen
+constexpr std::int64_t kHostedContext =
+    32768;  // where it is left to us, rather experts in the computer's memory than less
+constexpr std::int64_t kReservedShare = 50;  // of a GPU's free memory, one part stays for the driver and the screen
 
 std::string gibibytes(std::int64_t bytes) {
   std::array<char, 32> text{};
@@ -49,20 +52,70 @@ Matrices matrices_of(const StoredTensor& tensor) {
   return all;
 }
 
+// What the experts that routers choose take on a GPU.
+class ExpertBytes {
+ public:
+  // A tensor of one expert, or of all of a block in one. Others are left out.
+  void add(const std::string& name, const StoredTensor& tensor) {
+    constexpr std::string_view kExperts = ".experts.";
+    const std::size_t at = name.find(kExperts);
+    if (at == std::string::npos || name.ends_with("_scale_inv")) return;
+    Matrices matrices = matrices_of(tensor);
+    const std::string rest = name.substr(at + kExperts.size());
+    all_ += matrices.count * cuda_weight_bytes(matrices.one);
+    if (rest.starts_with("gate_up_proj")) {  // two matrices of each expert
+      matrices.one.rows /= 2;
+      of_block_[name.substr(0, at)]["all"] += 2 * cuda_weight_bytes(matrices.one);
+    } else if (tensor.shape.size() > 2) {
+      of_block_[name.substr(0, at)]["all"] += cuda_weight_bytes(matrices.one);
+    } else {
+      of_block_[name.substr(0, at)][rest.substr(0, rest.find('.'))] += cuda_weight_bytes(matrices.one);
+    }
+  }
+
+  std::int64_t bytes() const { return all_; }
+  // One of each block, as large as the largest there.
+  std::int64_t bytes_of_one() const {
+    std::int64_t sum = 0;
+    for (const auto& [block, experts] : of_block_) sum += largest_of(experts);
+    return sum;
+  }
+  std::int64_t largest() const {
+    std::int64_t most = 0;
+    for (const auto& [block, experts] : of_block_) most = std::max(most, largest_of(experts));
+    return most;
+  }
+
+ private:
+  using Experts = std::map<std::string, std::int64_t>;
+
+  static std::int64_t largest_of(const Experts& experts) {
+    std::int64_t most = 0;
+    for (const auto& [expert, bytes] : experts) most = std::max(most, bytes);
+    return most;
+  }
+
+  std::int64_t all_ = 0;
+  std::map<std::string, Experts> of_block_;
+};
+
 // What a device with memory of its own, or the computer, takes for a model.
 class Planner {
  public:
   Planner(const ModelFiles& files, const EngineOptions& options) : config_(files.config()), options_(options) {
     for (const auto& [name, tensor] : files.tensors()) {
       plan_.weights += weight_bytes(tensor);
+      if (on_gpu()) experts_.add(name, tensor);
       has_mtp_ = has_mtp_ || name == "mtp.fc.weight" || name == "model.mtp.fc.weight";
     }
     if (on_gpu() && config_.experts > 0) {
       const auto blocks = static_cast<std::int64_t>(config_.layers.size()) + (has_mtp_ ? 1 : 0);
       plan_.weights += blocks * cuda_expert_table_bytes(config_.experts);
     }
+    plan_.experts = config_.experts;
+    plan_.experts_on_gpu = on_gpu() ? config_.experts : 0;
     plan_.state = on_gpu() ? state_bytes() + tentative_bytes() : state_bytes();
-    plan_.scratch = activations() + (on_gpu() ? working_bytes() : experts());
+    plan_.scratch = activations() + (on_gpu() ? working_bytes(false) : experts());
     if (on_gpu() && options_.sessions.memory_bytes > 0) plan_.sessions = snapshot_bytes();
   }
 
@@ -85,9 +138,22 @@ class Planner {
     ENGINE_TRY(plan_.limit, limit());
     const std::int64_t longest = longest_context();
     const bool chosen = options_.context_tokens > 0;
-    const std::int64_t wanted = chosen ? std::min(options_.context_tokens, longest) : longest;
+    const bool may_host = on_gpu() && config_.experts > 0;
+    std::int64_t wanted = chosen ? std::min(options_.context_tokens, longest) : longest;
+    std::int64_t least = chosen ? wanted : std::min(wanted, kSmallestContext);
+    if (may_host && options_.gpu_experts >= 0 && options_.gpu_experts < config_.experts) {
+      host_experts();
+      if (fitting_context(options_.kv_type) >= least) place_on_gpu(options_.gpu_experts);
+    } else if (may_host && options_.gpu_experts < 0) {
+      const std::int64_t useful = chosen ? wanted : std::min(longest, kHostedContext);
+      if (fitting_context(options_.kv_type) < useful) {
+        host_experts();
+        wanted = useful;
+        choose_experts(wanted);
+      }
+    }
     const std::int64_t fitting = std::min(wanted, fitting_context(options_.kv_type));
-    if (fitting < (chosen ? wanted : std::min(wanted, kSmallestContext))) return refusal(wanted);
+    if (fitting < least) return refusal(wanted);
     plan_.kv_cache = kv_bytes(fitting, options_.kv_type);
     if (plan_.sessions > 0) {
       plan_.kept_sessions = std::min(options_.sessions.memory_bytes, plan_.limit - plan_.total());
@@ -110,6 +176,28 @@ class Planner {
     if (!on_gpu()) return static_cast<std::int64_t>(tensor.bytes.size());
     const Matrices matrices = matrices_of(tensor);
     return matrices.count * cuda_weight_bytes(matrices.one);
+  }
+
+  // From here on experts are in the computer's memory, for now all of them.
+  void host_experts() {
+    plan_.expert_staging = cuda_expert_staging_bytes(config_.experts, experts_.largest());
+    plan_.weights += plan_.expert_staging - experts_.bytes();
+    plan_.scratch = activations() + working_bytes(true);
+    plan_.experts_on_gpu = 0;
+  }
+
+  void place_on_gpu(std::int64_t count) {
+    plan_.weights += count * experts_.bytes_of_one();
+    plan_.experts_on_gpu = count;
+  }
+
+  // As many as fit beside the context and some kept sessions; those that fit are used first, so that the rest may wait.
+  void choose_experts(std::int64_t context) {
+    const std::int64_t kept = plan_.sessions > 0 ? std::min(options_.sessions.memory_bytes, plan_.limit / 16) : 0;
+    const std::int64_t room = plan_.limit - plan_.total() - kv_bytes(context, options_.kv_type) - kept;
+    if (room > 0 && experts_.bytes_of_one() > 0) {
+      place_on_gpu(std::min(config_.experts - 1, room / experts_.bytes_of_one()));
+    }
   }
 
   std::int64_t delta_layers() const {
@@ -174,7 +262,7 @@ class Planner {
     return config_.experts == 0 ? 0 : kFloat * rows * (config_.hidden_size + 2 * config_.expert_width);
   }
 
-  std::int64_t working_bytes() const {
+  std::int64_t working_bytes(bool hosted) const {
     CudaWork work;
     work.rows = std::max(options_.prefill_chunk_tokens, kSmallBatchRows);
     work.widest =
@@ -184,6 +272,7 @@ class Planner {
     work.hidden = config_.hidden_size;
     work.inner = config_.expert_width;
     work.shared = config_.shared_expert_width;
+    work.hosted = hosted;
     work.attention = config_.attention;
     work.delta = config_.delta;
     return cuda_working_bytes(work);
@@ -198,6 +287,7 @@ class Planner {
                        " are available; ";
     const std::int64_t fitting = fitting_context(options_.kv_type);
     const std::int64_t fitting_in_8_bits = fitting_context(KvType::kQ8);
+    if (plan_.expert_staging > 0) text += "all experts would be in the computer's memory already; ";
     if (fitting >= kSmallestContext) {
       text += "a context of " + std::to_string(fitting) + " tokens fits";
       if (fitting_in_8_bits > fitting) text += ", " + std::to_string(fitting_in_8_bits) + " with 8-bit keys and values";
@@ -213,6 +303,7 @@ class Planner {
   const ModelConfig& config_;
   const EngineOptions& options_;
   MemoryPlan plan_;
+  ExpertBytes experts_;
   bool has_mtp_ = false;
 };
 
@@ -257,7 +348,10 @@ Result<PlannedContext> plan_memory(const ModelFiles& files, const EngineOptions&
 Result<std::unique_ptr<Backend>> make_backend(const EngineOptions& options, const MemoryPlan& plan) {
   if (options.device == DeviceKind::kCpu) return make_cpu_backend(options.threads);
   return make_cuda_backend(options.device_index,
-                           {plan.weights, plan.kv_cache + plan.state + plan.sessions, plan.scratch});
+                           {plan.weights, plan.kv_cache + plan.state + plan.sessions, plan.scratch},
+                           {.on_device = plan.experts_on_gpu < plan.experts ? plan.experts_on_gpu : -1,
+                            .staging_bytes = plan.expert_staging,
+                            .threads = options.threads});
 }
 
 bool copies_weights(const EngineOptions& options, const MemoryPlan& plan) {

@@ -21,8 +21,9 @@ struct PlannedContext {
 Result<std::int64_t> suitable_chunk(const ModelFiles& files, const EngineOptions& options);
 
 // Memory of weights, one sequence and activations, before anything is taken: of the computer, or of the GPU that the
-// options choose. A context of 0 becomes the longest that fits. Errors: kOutOfMemory, with what is needed, what there
-// is, and the change that would fit; kDevice.
+// options choose. A context of 0 becomes the longest that fits. Where a GPU has no room for all experts and the options
+// leave it to us, some stay in the computer's memory; a context of 0 is then a common one at most. Errors:
+// kOutOfMemory, with what is needed, what there is, and the change that would fit; kDevice.
 Result<PlannedContext> plan_memory(const ModelFiles& files, const EngineOptions& options);
 
 // The backend that the options choose, with the memory planned for it. Errors: kDevice, kOutOfMemory.

@@ -27,6 +27,7 @@ std::vector<EngineMessage> everyMessage() {
   options.weights = engine::WeightPlacement::kCopied;
   options.sessions.directory = "/somewhere/else";
   options.sessions.disk_bytes = -1;
+  options.gpu_experts = 12;
   engine::GenerationRequest request;
   request.messages = {{"system", ""}, {"user", std::string("What\0 is \xf0\x9f\x99\x82?", 14)}};
   request.sampling = {0.7F, 40, 0.9F, 0.05F, 1.5F, 1.1F, std::numeric_limits<std::uint64_t>::max()};
@@ -38,7 +39,16 @@ std::vector<EngineMessage> everyMessage() {
   info.quantisation = "Q4_K 71 %";
   info.parameters = 80'000'000'000;
   info.has_mtp = true;
-  info.memory = {.weights = 1, .kv_cache = 2, .state = 3, .scratch = 4, .sessions = 6, .kept_sessions = 5, .limit = 7};
+  info.memory = {.weights = 1,
+                 .kv_cache = 2,
+                 .state = 3,
+                 .scratch = 4,
+                 .sessions = 6,
+                 .kept_sessions = 5,
+                 .limit = 7,
+                 .experts = 9,
+                 .experts_on_gpu = 8,
+                 .expert_staging = 10};
   engine::GenerationResult result{
       "An answer.", "A thought.", engine::FinishReason::kLength, {10, 20, 5, 4, 3, 1.5, 0.25, 1e-9}};
   return {HelloMessage{7},

@@ -135,6 +135,7 @@ TEST_F(CudaEngineTest, SaysWhatWouldFit) {
   const MemoryPlan plan = (*whole)->info().memory;
   EngineOptions little = options(DeviceKind::kCuda);
   little.context_tokens = 1024;
+  little.gpu_experts = plan.experts;
   little.memory_limit_bytes = plan.total() - plan.kept_sessions - plan.kv_cache / 4;
   const auto refused = open(little);
   ASSERT_FALSE(refused.ok());

@@ -41,17 +41,21 @@ struct EngineOptions {
   std::int64_t memory_limit_bytes = 0;  // 0: what the system has available
   WeightPlacement weights = WeightPlacement::kAuto;
   SessionOptions sessions = {};
+  std::int64_t gpu_experts = -1;  // of each block, on a GPU; the computer's memory keeps the others. -1: as fit
 };
 
 // Memory of an open model, in bytes: of the computer, or of the GPU, where all of it is taken at once and never grows.
 struct MemoryPlan {
-  std::int64_t weights = 0;        // on the CPU mapped from the file, copies of reordered rows included
-  std::int64_t kv_cache = 0;       // of one sequence of the whole context; on the CPU taken as it grows
-  std::int64_t state = 0;          // fixed-size states of one sequence
-  std::int64_t scratch = 0;        // activations and working memory
-  std::int64_t sessions = 0;       // GPU only: for sequences kept to be gone on from, and one on its way there
-  std::int64_t kept_sessions = 0;  // of these, for the kept ones
-  std::int64_t limit = 0;          // what may be used
+  std::int64_t weights = 0;         // on the CPU mapped from the file, copies of reordered rows included
+  std::int64_t kv_cache = 0;        // of one sequence of the whole context; on the CPU taken as it grows
+  std::int64_t state = 0;           // fixed-size states of one sequence
+  std::int64_t scratch = 0;         // activations and working memory
+  std::int64_t sessions = 0;        // GPU only: for sequences kept to be gone on from, and one on its way there
+  std::int64_t kept_sessions = 0;   // of these, for the kept ones
+  std::int64_t limit = 0;           // what may be used
+  std::int64_t experts = 0;         // of each block; 0: none, or all of them where the rest is
+  std::int64_t experts_on_gpu = 0;  // of these, at a time; the others are in the computer's memory
+  std::int64_t expert_staging = 0;  // part of `weights`: where experts are that go to the GPU for one prompt
   std::int64_t total() const { return weights + kv_cache + state + scratch + sessions; }
 };
 
