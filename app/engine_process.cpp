@@ -1,11 +1,11 @@
 // SPDX-License-Identifier: GPL-3.0-or-later
 #include "engine_process.h"
 
-#include <string.h>
 #include <sys/wait.h>
 
 #include <algorithm>
 #include <csignal>
+#include <cstring>
 #include <exception>
 #include <utility>
 
