@@ -24,6 +24,7 @@
 #include "engine/engine.h"
 #include "engine_adapters.h"
 #include "engine_protocol.h"
+#include "support/promptness.h"
 #include "support/scratch.h"
 
 namespace lectern::app {
@@ -57,6 +58,13 @@ retrieval::GenerateOptions imaginative(std::uint64_t seed, std::int64_t tokens =
   options.max_new_tokens = tokens;
   return options;
 }
+
+// So long that whatever a test does to the engine while it answers comes before the end, however late a busy machine
+// gets to it.
+constexpr std::int64_t kEndless = 1'000'000;
+
+// One begins with the other: what two endings at different places leave of the same answer.
+bool agree(std::string_view a, std::string_view b) { return a.starts_with(b) || b.starts_with(a); }
 
 class Listener final : public retrieval::GeneratorSink {
  public:
@@ -219,7 +227,7 @@ TEST_F(EngineProcessTest, StopsWithin200Milliseconds) {
     };
     whileReading ? listener.whenRead = ask : listener.whenWritten = ask;
     const auto text = process->generate(kQuestion, imaginative(7, 400), listener, stop.get_token());
-    EXPECT_LT(Clock::now() - asked, 200ms);
+    EXPECT_LT(Clock::now() - asked, test::kPromptly);
     ASSERT_TRUE(text.ok()) << text.error().message;
     EXPECT_EQ(text->finish, GenerateFinish::kCancelled);
     EXPECT_EQ(text->text, listener.text);
@@ -244,7 +252,7 @@ TEST_F(EngineProcessTest, StopsThoughTheProcessHangsAndGivesItUpThen) {
   });
   const Clock::time_point start = Clock::now();
   const auto text = process->generate(kQuestion, imaginative(7), listener, stop.get_token());
-  EXPECT_LT(Clock::now() - start, 500ms);
+  EXPECT_LT(Clock::now() - start, 300ms + test::kPromptly);
   ASSERT_TRUE(text.ok()) << text.error().message;
   EXPECT_EQ(text->finish, GenerateFinish::kCancelled);
   EXPECT_FALSE(text->text.empty());
@@ -261,7 +269,7 @@ TEST_F(EngineProcessTest, AStoppedOpeningEndsAtOnce) {
   });
   const Clock::time_point start = Clock::now();
   const auto opened = EngineProcess::open(slow, kNano, {}, stop.get_token());
-  EXPECT_LT(Clock::now() - start, 400ms);
+  EXPECT_LT(Clock::now() - start, 200ms + test::kPromptly);
   ASSERT_FALSE(opened.ok());
   EXPECT_EQ(opened.error().code, ErrorCode::kCancelled);
 }
@@ -285,13 +293,13 @@ TEST_F(EngineProcessTest, KilledWhileAnsweringKeepsTheTextAndStartsAgain) {
       if (listener.pieces == piece) kill(process->process(), SIGSEGV);
     };
     piece == 0 ? listener.whenRead = end : listener.whenWritten = end;
-    const auto text = process->generate(kQuestion, imaginative(3), listener, {});
+    const auto text = process->generate(kQuestion, imaginative(3, kEndless), listener, {});
     ASSERT_FALSE(text.ok());
     EXPECT_EQ(text.error().code, ErrorCode::kGenerator);
     EXPECT_THAT(text.error().message, AllOf(HasSubstr("the engine crashed (SIGSEGV)"), HasSubstr("ask again")));
     EXPECT_THAT(text.error().message, StartsWith(piece > 0 ? "Writing the answer" : "Reading the question"));
     EXPECT_GE(listener.pieces, piece);
-    EXPECT_THAT(undisturbed, StartsWith(listener.text));
+    EXPECT_TRUE(agree(listener.text, undisturbed));
     EXPECT_FALSE(process->running());
     EXPECT_EQ(process->process(), 0);
     EXPECT_EQ(answer(*process, imaginative(3)), undisturbed);

@@ -107,7 +107,7 @@ TEST(Ask, StopWorksWhileThePromptIsRead) {
   clock.start();
   QTest::mouseClick(button, Qt::LeftButton);
   ASSERT_TRUE(QTest::qWaitFor([&] { return !driver.window.asking()->busy(); }, kPatienceMs));
-  EXPECT_LT(clock.elapsed(), 1000);
+  EXPECT_LT(clock.elapsed(), 4000);  // far less than the ten seconds of reading that are left
   std::printf("stopped after %lld ms\n", static_cast<long long>(clock.elapsed()));
   EXPECT_FALSE(progress->isVisible());
   EXPECT_EQ(button->text(), QStringLiteral("Ask"));
