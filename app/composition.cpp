@@ -111,12 +111,13 @@ Result<OpenedGenerator> openGenerator(const Locations& locations, const std::str
 }
 
 Result<OpenedProcess> openGeneratorProcess(const Locations& locations, const std::string& model,
-                                           engine::EngineOptions options, std::stop_token stop) {
+                                           engine::EngineOptions options, const LoadProgress& progress,
+                                           std::stop_token stop) {
   RETRIEVAL_TRY(const fs::path path, findModel(locations, model));
   OpenedProcess opened;
   RETRIEVAL_TRY(opened.profile, loadProfile(locations, path));
   options.sessions.directory = locations.sessions();
-  RETRIEVAL_TRY(opened.generator, EngineProcess::open(locations.engine, path, options, std::move(stop)));
+  RETRIEVAL_TRY(opened.generator, EngineProcess::open(locations.engine, path, options, std::move(stop), {}, progress));
   return opened;
 }
 

@@ -58,7 +58,8 @@ struct OpenedProcess {
 // The same in a process of its own, which keeps what it has read in locations.sessions() as well. Errors: also
 // kCancelled.
 retrieval::Result<OpenedProcess> openGeneratorProcess(const Locations& locations, const std::string& model,
-                                                      engine::EngineOptions options, std::stop_token stop);
+                                                      engine::EngineOptions options, const LoadProgress& progress,
+                                                      std::stop_token stop);
 
 struct OpenedEmbedder {
   std::unique_ptr<EngineEmbedder> embedder;  // null: search works on words alone

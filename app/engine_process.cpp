@@ -105,19 +105,35 @@ EngineProcess::~EngineProcess() {
 Result<std::unique_ptr<EngineProcess>> EngineProcess::open(const std::filesystem::path& program,
                                                            const std::filesystem::path& model,
                                                            const engine::EngineOptions& options, std::stop_token stop,
-                                                           EngineProcessLimits limits) {
+                                                           EngineProcessLimits limits, const LoadProgress& progress) {
   std::unique_ptr<EngineProcess> process(new EngineProcess(program, model, options, limits));
-  RETRIEVAL_CHECK(process->prepare(stop));
+  RETRIEVAL_CHECK(process->prepare(stop, progress));
   return process;
 }
 
-Result<void> EngineProcess::start(const std::stop_token& stop) {
+Result<std::vector<engine::DeviceInfo>> EngineProcess::devices(const std::filesystem::path& program,
+                                                               std::stop_token stop, EngineProcessLimits limits) {
+  const std::string doing = "Looking for graphics cards";
+  EngineProcess process(program, {}, {}, limits);
+  RETRIEVAL_TRY(process.m_connection, EngineConnection::start(program));
+  const StopSignal stopSignal(std::move(stop));
+  RETRIEVAL_CHECK(process.greet(stopSignal));
+  RETRIEVAL_CHECK(process.send(ListDevicesMessage{}, doing));
+  EngineMessage message;
+  const Event event = process.m_connection->receive(message, stopSignal.get(), Clock::now() + limits.reply);
+  if (event != Event::kDone) return process.lose(event, doing);
+  auto* listed = std::get_if<DevicesMessage>(&message);
+  if (listed == nullptr) return process.lose(Event::kMalformed, doing);
+  return std::move(listed->devices);
+}
+
+Result<void> EngineProcess::start(const std::stop_token& stop, const LoadProgress& progress) {
   if (running()) return {};
   RETRIEVAL_CHECK(checkFailures());
   RETRIEVAL_TRY(m_connection, EngineConnection::start(m_program));
   const StopSignal stopSignal(stop);
   RETRIEVAL_CHECK(greet(stopSignal));
-  return openModel(stopSignal);
+  return openModel(stopSignal, progress);
 }
 
 // A process that fails again and again is not started again and again.
@@ -143,18 +159,23 @@ Result<void> EngineProcess::greet(const StopSignal& stop) {
   return generatorFailure("The program " + m_program.string() + " is of another version; install Lectern again.");
 }
 
-Result<void> EngineProcess::openModel(const StopSignal& stop) {
+Result<void> EngineProcess::openModel(const StopSignal& stop, const LoadProgress& progress) {
   const std::string doing = "Opening the model " + m_model.filename().string();
   RETRIEVAL_CHECK(send(OpenMessage{m_model.string(), m_options}, doing));
-  EngineMessage message;
-  const Event event = m_connection->receive(message, stop.get(), kNever);
-  if (event != Event::kDone) return lose(event, doing);
-  if (auto* opened = std::get_if<OpenedMessage>(&message)) {
-    m_info = std::move(opened->info);
-    return {};
+  for (;;) {
+    EngineMessage message;
+    const Event event = m_connection->receive(message, stop.get(), kNever);
+    if (event != Event::kDone) return lose(event, doing);
+    if (auto* opened = std::get_if<OpenedMessage>(&message)) {
+      m_info = std::move(opened->info);
+      return {};
+    }
+    if (const auto* failed = std::get_if<FailedMessage>(&message)) return leave(failed->error);
+    const auto* loading = std::get_if<LoadingMessage>(&message);
+    const bool sound = loading != nullptr && loading->done >= 0 && loading->done <= loading->total;
+    if (!sound) return lose(Event::kMalformed, doing);
+    if (progress) progress(loading->done, loading->total);
   }
-  if (const auto* failed = std::get_if<FailedMessage>(&message)) return leave(failed->error);
-  return lose(Event::kMalformed, doing);
 }
 
 bool EngineProcess::running() {
@@ -171,12 +192,12 @@ bool EngineProcess::running() {
   return false;
 }
 
-Result<void> EngineProcess::prepare(const std::stop_token& stop) {
+Result<void> EngineProcess::prepare(const std::stop_token& stop, const LoadProgress& progress) {
   if (m_connection && m_unfinished) {
     RETRIEVAL_CHECK(finishOldRequest(StopSignal(stop), Clock::now() + m_limits.finishing));
     if (m_unfinished) static_cast<void>(lose(Event::kDeadline, "Stopping the last answer"));
   }
-  return start(stop);
+  return start(stop, progress);
 }
 
 // What still comes of an answer that was stopped. Not an error: the process has ended, or the deadline has passed.

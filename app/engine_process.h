@@ -5,6 +5,7 @@
 #include <cstdint>
 #include <deque>
 #include <filesystem>
+#include <functional>
 #include <memory>
 #include <stop_token>
 #include <string>
@@ -25,6 +26,9 @@ struct EngineProcessLimits {
   std::chrono::milliseconds failureSpan{60'000};
 };
 
+// Bytes of weights loaded, and of all.
+using LoadProgress = std::function<void(std::int64_t done, std::int64_t total)>;
+
 // A model in a lectern-engine process. Whatever becomes of that process, such as a failed graphics device, costs one
 // request: it ends with an error after the text that had already come, and the next one starts the process anew. No
 // call leaves a process behind.
@@ -34,7 +38,14 @@ class EngineProcess final : public retrieval::Generator {
   static retrieval::Result<std::unique_ptr<EngineProcess>> open(const std::filesystem::path& program,
                                                                 const std::filesystem::path& model,
                                                                 const engine::EngineOptions& options,
-                                                                std::stop_token stop, EngineProcessLimits limits = {});
+                                                                std::stop_token stop, EngineProcessLimits limits = {},
+                                                                const LoadProgress& progress = {});
+
+  // What engine::list_devices() says in a process of its own, because asking a driver can end the one who asks.
+  // Errors: kGenerator, kNotFound when the program is missing, kCancelled.
+  static retrieval::Result<std::vector<engine::DeviceInfo>> devices(const std::filesystem::path& program,
+                                                                    std::stop_token stop,
+                                                                    EngineProcessLimits limits = {});
   ~EngineProcess() override;
 
   const engine::ModelInfo& info() const { return m_info; }
@@ -43,7 +54,7 @@ class EngineProcess final : public retrieval::Generator {
   bool running();
   // Makes the process wait for a request, which may take as long as opening the model. Errors: as open(); kGenerator
   // when the process has failed too often of late.
-  retrieval::Result<void> prepare(const std::stop_token& stop);
+  retrieval::Result<void> prepare(const std::stop_token& stop, const LoadProgress& progress = {});
   // 0 when it is not running.
   pid_t process() const { return m_connection ? m_connection->process() : 0; }
 
@@ -63,10 +74,10 @@ class EngineProcess final : public retrieval::Generator {
   EngineProcess(std::filesystem::path program, std::filesystem::path model, engine::EngineOptions options,
                 EngineProcessLimits limits);
 
-  retrieval::Result<void> start(const std::stop_token& stop);
+  retrieval::Result<void> start(const std::stop_token& stop, const LoadProgress& progress);
   retrieval::Result<void> checkFailures();
   retrieval::Result<void> greet(const StopSignal& stop);
-  retrieval::Result<void> openModel(const StopSignal& stop);
+  retrieval::Result<void> openModel(const StopSignal& stop, const LoadProgress& progress);
   retrieval::Result<void> finishOldRequest(const StopSignal& stop, Clock::time_point deadline);
   retrieval::Result<void> send(const EngineMessage& message, const std::string& doing);
   retrieval::Result<std::int64_t> countOnce(const std::vector<retrieval::ChatMessage>& messages);

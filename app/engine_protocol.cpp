@@ -186,6 +186,12 @@ void describe(Stream& stream, T& value) {
   stream(name, architecture, quantisation, parameters, weightBytes, contextTokens, layers, hasMtp, memory, thinking);
 }
 
+template <class Stream, Either<engine::DeviceInfo> T>
+void describe(Stream& stream, T& value) {
+  auto& [kind, name, memoryBytes, usable, reason] = value;
+  stream(kind, name, memoryBytes, usable, reason);
+}
+
 template <class Stream, Either<engine::SamplingOptions> T>
 void describe(Stream& stream, T& value) {
   auto& [temperature, topK, topP, minP, presencePenalty, repetitionPenalty, seed] = value;
@@ -268,6 +274,19 @@ void describe(Stream& stream, T& value) {
 template <class Stream, Either<FailedMessage> T>
 void describe(Stream& stream, T& value) {
   stream(value.request, value.error);
+}
+
+template <class Stream, Either<ListDevicesMessage> T>
+void describe(Stream& /*stream*/, T& /*value*/) {}
+
+template <class Stream, Either<DevicesMessage> T>
+void describe(Stream& stream, T& value) {
+  stream(value.devices);
+}
+
+template <class Stream, Either<LoadingMessage> T>
+void describe(Stream& stream, T& value) {
+  stream(value.done, value.total);
 }
 
 // Reads the alternative of the variant that has this index.

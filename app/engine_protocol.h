@@ -17,7 +17,7 @@
 
 namespace lectern::app {
 
-inline constexpr std::uint32_t kEngineProtocol = 1;
+inline constexpr std::uint32_t kEngineProtocol = 2;
 // Where lectern-engine finds its end of the socket pair.
 inline constexpr int kEngineDescriptor = 3;
 // Far more than the text of the longest context; a longer message is refused before it is sent or read.
@@ -29,7 +29,8 @@ struct HelloMessage {
 };
 
 // --- to the engine ------------------------------------------------------------------------------------------------
-// Once, first. Answered by OpenedMessage or FailedMessage, after which the process ends.
+// Once, before the requests. Answered by any number of LoadingMessage, then OpenedMessage or FailedMessage, after which
+// the process ends.
 struct OpenMessage {
   std::string model;  // path of a folder or GGUF file
   engine::EngineOptions options;
@@ -48,7 +49,16 @@ struct CancelMessage {  // may come too late, which is no error
   std::uint64_t request = 0;
 };
 
+struct ListDevicesMessage {};  // answered by DevicesMessage
+
 // --- from the engine ----------------------------------------------------------------------------------------------
+struct DevicesMessage {
+  std::vector<engine::DeviceInfo> devices;
+};
+struct LoadingMessage {  // bytes of weights
+  std::int64_t done = 0;
+  std::int64_t total = 0;
+};
 struct OpenedMessage {
   engine::ModelInfo info;
 };
@@ -80,9 +90,9 @@ struct FailedMessage {
   engine::Error error;
 };
 
-using EngineMessage =
-    std::variant<HelloMessage, OpenMessage, CountMessage, GenerateMessage, CancelMessage, OpenedMessage, CountedMessage,
-                 PrefillMessage, TextMessage, ReasoningMessage, FinishedMessage, FailedMessage>;
+using EngineMessage = std::variant<HelloMessage, OpenMessage, CountMessage, GenerateMessage, CancelMessage,
+                                   OpenedMessage, CountedMessage, PrefillMessage, TextMessage, ReasoningMessage,
+                                   FinishedMessage, FailedMessage, ListDevicesMessage, DevicesMessage, LoadingMessage>;
 
 // The whole message, length included. Errors: kInvalidArgument (longer than kLongestEngineMessage).
 engine::Result<std::string> encodeMessage(const EngineMessage& message);

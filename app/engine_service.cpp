@@ -44,6 +44,7 @@ void EngineService::run() {
   std::thread([this] { readMessages(); }).detach();  // for the life of the process
   for (;;) {
     const EngineMessage message = next();
+    if (std::holds_alternative<ListDevicesMessage>(message)) send(DevicesMessage{engine::list_devices()});
     if (const auto* opening = std::get_if<OpenMessage>(&message)) open(*opening);
     if (const auto* counting = std::get_if<CountMessage>(&message)) count(*counting);
     if (const auto* asking = std::get_if<GenerateMessage>(&message)) {
@@ -94,7 +95,8 @@ bool EngineService::accept(EngineMessage message) {
   if (const auto* asking = std::get_if<GenerateMessage>(&message)) {
     m_request = asking->request;
     m_stop = std::stop_source();
-  } else if (!std::holds_alternative<OpenMessage>(message) && !std::holds_alternative<CountMessage>(message)) {
+  } else if (!std::holds_alternative<OpenMessage>(message) && !std::holds_alternative<CountMessage>(message) &&
+             !std::holds_alternative<ListDevicesMessage>(message)) {
     return false;
   }
   if (m_queue.size() >= kMostWaiting) return false;
@@ -135,7 +137,10 @@ bool EngineService::send(const EngineMessage& message) const {
 
 void EngineService::open(const OpenMessage& message) {
   if (m_engine) std::_Exit(kEngineBadRequest);
-  engine::Result<std::unique_ptr<engine::Engine>> opened = engine::Engine::open(message.model, message.options);
+  engine::LoadObserver observer;
+  observer.on_progress = [this](std::int64_t done, std::int64_t total) { send(LoadingMessage{done, total}); };
+  engine::Result<std::unique_ptr<engine::Engine>> opened =
+      engine::Engine::open(message.model, message.options, observer);
   if (!opened.ok()) {
     send(FailedMessage{0, opened.error()});
     std::_Exit(kEngineNoModel);

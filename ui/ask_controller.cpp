@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-3.0-or-later
 #include "ask_controller.h"
 
+#include <QElapsedTimer>
 #include <QStringDecoder>
 
 #include "display_text.h"
@@ -46,6 +47,16 @@ class PostingSink : public retrieval::AskSink {
   QStringDecoder m_decoder{QStringDecoder::Utf8};  // a piece may end inside a character
 };
 
+// Posts what it is told, with the time since it was first called.
+LoadProgress loadingReport(const JobContext& job, AskController* receiver) {
+  QElapsedTimer clock;
+  return [&job, receiver, clock](std::int64_t done, std::int64_t total) mutable {
+    if (!clock.isValid()) clock.start();
+    const LoadingState state{done, total, static_cast<double>(clock.elapsed()) / 1000};
+    job.post([receiver, state] { emit receiver->modelLoading(state); });
+  };
+}
+
 }  // namespace
 
 AskController::AskController(const Services& services, QObject* parent)
@@ -61,10 +72,10 @@ retrieval::Result<const OpenedModel*> AskController::opened(Model& model, AskCon
                                                             const JobContext& job) {
   if (!model.opened) {
     job.post([receiver] { emit receiver->modelOpening(); });
-    RETRIEVAL_TRY(model.opened, model.open(model.directory, job.stop()));
+    RETRIEVAL_TRY(model.opened, model.open(model.choice, loadingReport(job, receiver), job.stop()));
   }
   if (model.opened->ready && !model.opened->ready()) job.post([receiver] { emit receiver->modelOpening(); });
-  if (model.opened->prepare) RETRIEVAL_CHECK(model.opened->prepare(job.stop()));
+  if (model.opened->prepare) RETRIEVAL_CHECK(model.opened->prepare(job.stop(), loadingReport(job, receiver)));
   // Said every time: whoever had it opened may have been abandoned since.
   const ModelLine line{labelText(model.opened->generator->model_name(), 80), model.opened->note,
                        model.opened->generator->context_tokens()};
@@ -72,11 +83,11 @@ retrieval::Result<const OpenedModel*> AskController::opened(Model& model, AskCon
   return &*model.opened;
 }
 
-void AskController::openModel(const std::filesystem::path& directory) {
+void AskController::openModel(const ModelChoice& choice) {
   m_modelReady = false;
   m_opening = m_thread.submit(
-      [this, model = m_model, directory](const JobContext& job) -> retrieval::Result<void> {
-        model->directory = directory;
+      [this, model = m_model, choice](const JobContext& job) -> retrieval::Result<void> {
+        model->choice = choice;
         model->opened.reset();  // memory of the old one is free before the new one is opened
         RETRIEVAL_TRY([[maybe_unused]] const OpenedModel* ready, opened(*model, this, job));
         return {};

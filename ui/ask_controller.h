@@ -29,6 +29,13 @@ struct PrefillProgress {
   double secondsLeft() const { return rate() > 0 ? static_cast<double>(total - done) / rate() : -1.0; }
 };
 
+// Of a model being loaded.
+struct LoadingState {
+  qint64 done = 0;  // bytes
+  qint64 total = 0;
+  double seconds = 0;  // since the first of them
+};
+
 // One question at a time, on its own thread, which also opens the model when it is first needed.
 class AskController : public QObject {
   Q_OBJECT
@@ -36,8 +43,8 @@ class AskController : public QObject {
  public:
   explicit AskController(const Services& services, QObject* parent = nullptr);
 
-  // Opens the model without a question, so that the first one need not wait. An empty directory is the bundled model.
-  void openModel(const std::filesystem::path& directory);
+  // Opens the model without a question, so that the first one need not wait.
+  void openModel(const ModelChoice& choice);
   // Ignored while a question is being answered. No documents: all.
   void ask(const QString& question, const std::vector<retrieval::DocumentId>& documents);
   // Takes effect in every phase; the partial answer still arrives.
@@ -46,6 +53,7 @@ class AskController : public QObject {
 
  signals:
   void modelOpening();
+  void modelLoading(const lectern::ui::LoadingState& state);
   void modelOpened(const lectern::ui::ModelLine& model);
   void modelFailed(const QString& message);
 
@@ -62,7 +70,7 @@ class AskController : public QObject {
   // Lives on the ask thread alone.
   struct Model {
     decltype(Services::openModel) open;
-    std::filesystem::path directory;
+    ModelChoice choice;
     std::optional<OpenedModel> opened;
   };
 

@@ -138,6 +138,11 @@ void ConversationView::connectController() {
   connect(m_controller, &AskController::modelOpening, this, [this] {
     if (m_turn != nullptr && m_controller->busy()) m_turn->showPhase(tr("Opening the model…"));
   });
+  connect(m_controller, &AskController::modelLoading, this, [this](const auto& state) {
+    if (m_turn != nullptr && m_controller->busy()) {
+      m_turn->showPhase(loadingText(state.done, state.total, state.seconds));
+    }
+  });
   connect(m_controller, &AskController::modelOpened, this, [this] {
     if (m_turn != nullptr && m_controller->busy()) m_turn->showPhase(tr("Searching…"));
   });

@@ -96,4 +96,19 @@ QString durationText(double seconds) {
   return tr("%1 h %2 min").arg(whole / 3600).arg(whole % 3600 / 60);
 }
 
+QString loadingText(std::int64_t doneBytes, std::int64_t totalBytes, double seconds) {
+  const auto tr = [](const char* source) { return QCoreApplication::translate("Loading", source); };
+  const auto size = [](double bytes) {
+    return QLocale().formattedDataSize(static_cast<qint64>(bytes), 1, QLocale::DataSizeSIFormat);
+  };
+  if (totalBytes <= 0) return tr("Opening the model…");
+  const QString text =
+      tr("Opening the model: %1 % of %2").arg(100 * doneBytes / totalBytes).arg(size(static_cast<double>(totalBytes)));
+  constexpr double kSettled = 0.5;  // seconds; before that the rate says nothing
+  if (seconds < kSettled || doneBytes <= 0) return text;
+  const double rate = static_cast<double>(doneBytes) / seconds;
+  return tr("%1, %2/s, %3 left")
+      .arg(text, size(rate), durationText(static_cast<double>(totalBytes - doneBytes) / rate));
+}
+
 }  // namespace lectern::ui

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <QString>
+#include <cstdint>
 #include <filesystem>
 #include <string_view>
 
@@ -26,5 +27,8 @@ QString buttonText(const QString& text, int maxLength = 300);
 
 // "1.2 s", "45 s", "3 min 5 s".
 QString durationText(double seconds);
+
+// "Opening the model: 34 % of 45.1 GB, 2.1 GB/s, 14 s left"
+QString loadingText(std::int64_t doneBytes, std::int64_t totalBytes, double seconds);
 
 }  // namespace lectern::ui

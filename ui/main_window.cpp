@@ -6,7 +6,6 @@
 #include <QCloseEvent>
 #include <QDragEnterEvent>
 #include <QFile>
-#include <QFileDialog>
 #include <QLabel>
 #include <QMenuBar>
 #include <QMimeData>
@@ -22,6 +21,7 @@
 #include "display_text.h"
 #include "library_controller.h"
 #include "library_panel.h"
+#include "model_menu.h"
 #include "reader_view.h"
 #include "search_controller.h"
 #include "theme.h"
@@ -75,7 +75,7 @@ MainWindow::MainWindow(Services services, Theme* theme, QWidget* parent)
   connectStatus();
   restoreLayout();
   m_library->refresh();
-  m_asking->openModel(toPath(m_settings.modelDirectory.get()));
+  openModel();
   m_conversation->focusQuestion();
 }
 
@@ -141,9 +141,10 @@ void MainWindow::buildMenus() {
   go->addAction(tr("S&top Answering"), QKeySequence(tr("Esc")), m_conversation, &ConversationView::stop);
 
   buildViewMenu();
-  QMenu* model = menuBar()->addMenu(tr("&Model"));
-  model->addAction(tr("&Open Model Folder…"), this, &MainWindow::chooseModel);
-  model->addAction(tr("Use the &Bundled Model"), this, [this] { useModel({}); });
+  auto* model = new ModelMenu(m_services, m_settings.device.get(), this);
+  menuBar()->addMenu(model);
+  connect(model, &ModelMenu::modelChosen, this, &MainWindow::useModel);
+  connect(model, &ModelMenu::deviceChosen, this, &MainWindow::useDevice);
 
   QMenu* help = menuBar()->addMenu(tr("&Help"));
   help->addAction(tr("&Keyboard Shortcuts"), QKeySequence::HelpContents, this, [this] { showShortcuts(this); });
@@ -182,6 +183,9 @@ void MainWindow::connectPanes() {
 
 void MainWindow::connectStatus() {
   connect(m_asking, &AskController::modelOpening, this, [this] { m_modelLine->setText(tr("Opening the model…")); });
+  connect(m_asking, &AskController::modelLoading, this, [this](const LoadingState& state) {
+    m_modelLine->setText(loadingText(state.done, state.total, state.seconds));
+  });
   connect(m_asking, &AskController::modelOpened, this, [this](const ModelLine& model) {
     m_contextTokens = model.contextTokens;
     m_modelLine->setText(model.note.isEmpty() ? model.name : tr("%1 – %2").arg(model.name, model.note));
@@ -222,19 +226,19 @@ void MainWindow::addPaths(const std::vector<std::filesystem::path>& paths) {
   if (!paths.empty()) m_library->ingest(paths);
 }
 
-void MainWindow::chooseModel() {
-  auto* dialog = new QFileDialog(this, tr("Open a model folder (config.json and *.safetensors)"));
-  dialog->setAttribute(Qt::WA_DeleteOnClose);
-  dialog->setFileMode(QFileDialog::Directory);
-  dialog->setOption(QFileDialog::ShowDirsOnly);
-  connect(dialog, &QFileDialog::fileSelected, this, &MainWindow::useModel);
-  dialog->open();
+void MainWindow::useModel(const QString& path) {
+  m_settings.modelPath.set(path);
+  openModel();
 }
 
-void MainWindow::useModel(const QString& directory) {
-  m_settings.modelDirectory.set(directory);
+void MainWindow::useDevice(const QString& id) {
+  m_settings.device.set(id);
+  openModel();
+}
+
+void MainWindow::openModel() {
   m_conversation->stop();
-  m_asking->openModel(toPath(directory));
+  m_asking->openModel({toPath(m_settings.modelPath.get()), m_settings.device.get()});
 }
 
 void MainWindow::cyclePanes() {
@@ -263,7 +267,12 @@ void MainWindow::dragLeaveEvent(QDragLeaveEvent* /*event*/) { m_dropHint->hide()
 void MainWindow::dropEvent(QDropEvent* event) {
   m_dropHint->hide();
   event->acceptProposedAction();
-  addPaths(localPaths(event->mimeData()));
+  const std::vector<std::filesystem::path> paths = localPaths(event->mimeData());
+  if (paths.size() == 1 && paths.front().extension() == ".gguf") {
+    useModel(toQString(paths.front()));
+  } else {
+    addPaths(paths);
+  }
 }
 
 void MainWindow::closeEvent(QCloseEvent* event) {

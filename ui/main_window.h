@@ -52,8 +52,9 @@ class MainWindow : public QMainWindow {
   void buildViewMenu();
   void connectPanes();
   void connectStatus();
-  void chooseModel();
-  void useModel(const QString& directory);
+  void useModel(const QString& path);
+  void useDevice(const QString& id);
+  void openModel();
   void cyclePanes();
   void documentsListed(const std::vector<retrieval::DocumentInfo>& documents);
   void offerSamples();

@@ -2,10 +2,12 @@
 #pragma once
 
 #include <QString>
+#include <cstdint>
 #include <filesystem>
 #include <functional>
 #include <memory>
 #include <stop_token>
+#include <vector>
 
 #include "retrieval/answer.h"
 #include "retrieval/library.h"
@@ -13,6 +15,24 @@
 #include "retrieval/result.h"
 
 namespace lectern::ui {
+
+// Ids of devices: one of these, or whatever listDevices() gives.
+inline constexpr QLatin1String kAutomaticDevice("automatic");
+inline constexpr QLatin1String kProcessorDevice("cpu");
+
+struct DeviceChoice {
+  QString id;
+  QString label;
+  QString problem;  // why it cannot be used; empty: it can
+};
+
+struct ModelChoice {
+  std::filesystem::path path;  // of a folder or GGUF file; empty: the bundled model
+  QString device = kAutomaticDevice;
+};
+
+// Bytes of weights loaded, and of all.
+using LoadProgress = std::function<void(std::int64_t done, std::int64_t total)>;
 
 // A model that is ready to answer.
 struct OpenedModel {
@@ -22,7 +42,7 @@ struct OpenedModel {
   // For a generator that can be lost with what runs it. `ready`: whether it can answer at once; if not, `prepare` opens
   // the model again, or says why that is impossible. Both empty: always ready.
   std::function<bool()> ready = {};
-  std::function<retrieval::Result<void>(const std::stop_token&)> prepare = {};
+  std::function<retrieval::Result<void>(const std::stop_token&, const LoadProgress&)> prepare = {};
 };
 
 // Everything the window needs from the host program, which fills it and outlives the window.
@@ -36,8 +56,10 @@ struct Services {
   std::shared_ptr<retrieval::Embedder> embedder;
 
   // Called on a job thread: before the first question, after a failure, and when the user chooses another model.
-  // An empty directory is the bundled model.
-  std::function<retrieval::Result<OpenedModel>(const std::filesystem::path& directory, std::stop_token)> openModel;
+  std::function<retrieval::Result<OpenedModel>(const ModelChoice&, const LoadProgress&, std::stop_token)> openModel;
+
+  // Graphics cards, usable or not; called on a job thread. Empty: the processor computes.
+  std::function<retrieval::Result<std::vector<DeviceChoice>>(std::stop_token)> listDevices;
 
   std::filesystem::path samples;  // directory offered at the first start; empty: none
   QString settingsFile;           // INI file; empty: nothing is remembered

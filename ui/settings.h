@@ -6,6 +6,8 @@
 #include <QString>
 #include <QVariant>
 
+#include "services.h"
+
 namespace lectern::ui {
 
 // One setting: key, type and default on one line.
@@ -37,7 +39,8 @@ class Settings {
   Setting<QByteArray> splitter{&m_store, "window/splitter", {}};
   Setting<QString> appearance{&m_store, "window/appearance", QStringLiteral("system")};  // or "light", "dark"
   Setting<double> pageZoom{&m_store, "reader/zoom", 0.0};                                // 0: fit the width
-  Setting<QString> modelDirectory{&m_store, "model/directory", {}};                      // empty: the bundled model
+  Setting<QString> modelPath{&m_store, "model/directory", {}};                           // empty: the bundled model
+  Setting<QString> device{&m_store, "model/device", kAutomaticDevice};
   Setting<bool> samplesOffered{&m_store, "library/samples_offered", false};
 };
 

@@ -45,9 +45,10 @@ Transformer::Transformer(ModelWeights weights, const ModelConfig& config, Backen
       backend_(backend),
       chunk_tokens_(std::max<std::int64_t>(1, chunk_tokens)) {}
 
-Result<std::unique_ptr<Transformer>> Transformer::load(ModelFiles files, Backend& backend, std::int64_t chunk_tokens) {
+Result<std::unique_ptr<Transformer>> Transformer::load(ModelFiles files, Backend& backend, std::int64_t chunk_tokens,
+                                                       const LoadObserver& observer) {
   const ModelConfig config = files.config();
-  ENGINE_TRY(ModelWeights weights, load_weights(std::move(files), backend));
+  ENGINE_TRY(ModelWeights weights, load_weights(std::move(files), backend, observer));
   return assemble(std::move(weights), config, backend, chunk_tokens);
 }
 

@@ -39,7 +39,8 @@ struct Reading {
 class Transformer {
  public:
   // `chunk_tokens`: most tokens one pass computes together; longer input is cut. Errors as load_weights().
-  static Result<std::unique_ptr<Transformer>> load(ModelFiles files, Backend& backend, std::int64_t chunk_tokens);
+  static Result<std::unique_ptr<Transformer>> load(ModelFiles files, Backend& backend, std::int64_t chunk_tokens,
+                                                   const LoadObserver& observer = {});
   // Of weights that the backend has already, in the shapes of `config`. Errors: kOutOfMemory, kDevice.
   static Result<std::unique_ptr<Transformer>> assemble(ModelWeights weights, const ModelConfig& config,
                                                        Backend& backend, std::int64_t chunk_tokens);

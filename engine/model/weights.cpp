@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <bit>
+#include <chrono>
 #include <cmath>
 #include <cstring>
 #include <iterator>
@@ -22,6 +23,7 @@ void append_rows(RowOrder& order, std::int64_t first, std::int64_t count) {
   for (std::int64_t i = 0; i < count; ++i) order.push_back(first + i);
 }
 
+constexpr auto kReportInterval = std::chrono::milliseconds(50);
 constexpr std::int64_t kScaleBlock = 128;  // rows and columns that share a scale in F8 matrices
 
 std::optional<DType> dtype_named(std::string_view name) {
@@ -52,9 +54,13 @@ HostMatrix rows_of(const HostMatrix& all, std::int64_t first, std::int64_t rows)
 
 class WeightBinder {
  public:
-  WeightBinder(ModelFiles files, Backend& backend) : config_(files.config()), backend_(backend) {
+  WeightBinder(ModelFiles files, Backend& backend, const LoadObserver& observer)
+      : config_(files.config()), backend_(backend), observer_(observer) {
     model_.files = std::move(files);
-    for (const auto& [name, tensor] : model_.files.tensors()) unread_.insert(name);
+    for (const auto& [name, tensor] : model_.files.tensors()) {
+      unread_.insert(name);
+      total_bytes_ += static_cast<std::int64_t>(tensor.bytes.size());
+    }
   }
 
   Result<ModelWeights> bind() {
@@ -76,6 +82,7 @@ class WeightBinder {
                    "Tensor " + *unread_.begin() + " (and " + std::to_string(unread_.size() - 1) +
                        " more) belongs to no part of this model; the files hold another model."};
     }
+    if (observer_.on_progress) observer_.on_progress(total_bytes_, total_bytes_);
     return std::move(model_);
   }
 
@@ -135,6 +142,17 @@ class WeightBinder {
   Result<WeightHandle> hand_over(const HostMatrix& host, Taking take = &Backend::take_weight) {
     if (!is_aligned(host)) return reordered(host, {}, take);
     model_.bytes += bytes_of(host.dtype, host.rows * host.cols);
+    return taken(host, take);
+  }
+
+  Result<WeightHandle> taken(const HostMatrix& host, Taking take) {
+    if (observer_.stop.stop_requested())
+      return Error{ErrorCode::kCancelled, "Stopped while the model was being loaded."};
+    const auto now = std::chrono::steady_clock::now();
+    if (observer_.on_progress && now - reported_ >= kReportInterval) {
+      reported_ = now;
+      observer_.on_progress(std::min(model_.bytes, total_bytes_), total_bytes_);
+    }
     return (backend_.*take)(host);
   }
 
@@ -159,7 +177,7 @@ class WeightBinder {
     }
     copy.data = memory.data();
     model_.bytes += static_cast<std::int64_t>(memory.size());
-    return (backend_.*take)(copy);
+    return taken(copy, take);
   }
 
   static bool moves_whole_blocks(const HostMatrix& host, const RowOrder& order) {
@@ -419,14 +437,17 @@ class WeightBinder {
 
   ModelConfig config_;
   Backend& backend_;
+  const LoadObserver& observer_;
   ModelWeights model_;
+  std::int64_t total_bytes_ = 0;
+  std::chrono::steady_clock::time_point reported_;
   std::set<std::string, std::less<>> unread_;
 };
 
 }  // namespace
 
-Result<ModelWeights> load_weights(ModelFiles files, Backend& backend) {
-  return WeightBinder(std::move(files), backend).bind();
+Result<ModelWeights> load_weights(ModelFiles files, Backend& backend, const LoadObserver& observer) {
+  return WeightBinder(std::move(files), backend, observer).bind();
 }
 
 }  // namespace lectern::engine

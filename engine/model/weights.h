@@ -6,6 +6,7 @@
 #include <optional>
 #include <vector>
 
+#include "engine/engine.h"
 #include "engine/result.h"
 #include "model/config.h"
 #include "model/model_files.h"
@@ -79,7 +80,7 @@ struct ModelWeights {
 };
 
 // Binds every tensor by name; shapes and types are checked, and a tensor that no part of the model reads is an error,
-// because a dropped tensor shows only as bad answers. Errors: kCorrupt, kUnsupported, kOutOfMemory.
-Result<ModelWeights> load_weights(ModelFiles files, Backend& backend);
+// because a dropped tensor shows only as bad answers. Errors: kCorrupt, kUnsupported, kOutOfMemory, kCancelled.
+Result<ModelWeights> load_weights(ModelFiles files, Backend& backend, const LoadObserver& observer = {});
 
 }  // namespace lectern::engine

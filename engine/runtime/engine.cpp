@@ -188,7 +188,8 @@ Result<TextParts> load_text(const std::filesystem::path& path, const ModelFiles&
 }
 
 // Headers and small files first: most mistakes are found before the weights are touched.
-Result<std::unique_ptr<Engine>> open_engine(const std::filesystem::path& path, EngineOptions options) {
+Result<std::unique_ptr<Engine>> open_engine(const std::filesystem::path& path, EngineOptions options,
+                                            const LoadObserver& observer) {
   std::error_code error;
   if (!std::filesystem::exists(path, error)) {
     return Error{ErrorCode::kNotFound, "There is no model directory or GGUF file " + path.string() + "."};
@@ -215,7 +216,7 @@ Result<std::unique_ptr<Engine>> open_engine(const std::filesystem::path& path, E
   limits.prefill_chunk_tokens = std::min(options.prefill_chunk_tokens, limits.context_tokens);
   ENGINE_TRY(std::unique_ptr<Backend> backend, make_backend(options, planned.memory));
   ENGINE_TRY(std::unique_ptr<Transformer> transformer,
-             Transformer::load(std::move(files), *backend, limits.prefill_chunk_tokens));
+             Transformer::load(std::move(files), *backend, limits.prefill_chunk_tokens, observer));
   ModelInfo info = describe(path, *transformer, planned.memory);
   info.context_tokens = limits.context_tokens;
   info.thinking = text.chat_template.thinking_model();
@@ -226,9 +227,9 @@ Result<std::unique_ptr<Engine>> open_engine(const std::filesystem::path& path, E
 
 }  // namespace
 
-Result<std::unique_ptr<Engine>> Engine::open(const std::filesystem::path& model_directory,
-                                             const EngineOptions& options) {
-  return without_exceptions([&] { return open_engine(model_directory, options); });
+Result<std::unique_ptr<Engine>> Engine::open(const std::filesystem::path& model_directory, const EngineOptions& options,
+                                             const LoadObserver& observer) {
+  return without_exceptions([&] { return open_engine(model_directory, options, observer); });
 }
 
 }  // namespace lectern::engine

@@ -1,13 +1,9 @@
 // SPDX-License-Identifier: GPL-3.0-or-later
 #include "search/vector_index.h"
 
-#include <faiss/IndexFlat.h>
-#include <faiss/impl/IDSelector.h>
-#include <faiss/impl/io.h>
-#include <faiss/index_io.h>
-
 #include <algorithm>
 #include <mutex>
+#include <utility>
 
 namespace lectern::retrieval {
 namespace {
@@ -22,11 +18,6 @@ void clear_bit(std::vector<std::uint8_t>& bits, std::size_t i) {
 
 }  // namespace
 
-VectorIndex::VectorIndex(int dimension)
-    : dimension_(dimension), index_(std::make_unique<faiss::IndexFlatIP>(dimension)) {}
-
-VectorIndex::~VectorIndex() = default;
-
 std::size_t VectorIndex::size() const {
   const std::shared_lock lock(mutex_);
   return rows_.size();
@@ -38,7 +29,7 @@ void VectorIndex::add(std::span<const ChunkId> chunks, std::span<const float> ve
   for (std::size_t i = 0; i < chunks.size(); ++i) {
     const std::size_t row = chunks_.size();
     if (!rows_.try_emplace(chunks[i], static_cast<std::int64_t>(row)).second) continue;
-    index_->add(1, vectors.data() + i * width);
+    vectors_.add(vectors.subspan(i * width, width));
     chunks_.push_back(chunks[i]);
     alive_.resize(row / 8 + 1);
     set_bit(alive_, row);
@@ -57,16 +48,16 @@ void VectorIndex::remove(std::span<const ChunkId> chunks) {
 }
 
 void VectorIndex::compact() {
-  auto index = std::make_unique<faiss::IndexFlatIP>(dimension_);
+  FlatVectors kept(dimension_);
   std::vector<ChunkId> chunks;
   for (std::size_t row = 0; row < chunks_.size(); ++row) {
     const auto found = rows_.find(chunks_[row]);
     if (found == rows_.end() || found->second != static_cast<std::int64_t>(row)) continue;
     found->second = static_cast<std::int64_t>(chunks.size());
-    index->add(1, index_->get_xb() + row * static_cast<std::size_t>(dimension_));
+    kept.add(vectors_.row(row));
     chunks.push_back(chunks_[row]);
   }
-  index_ = std::move(index);
+  vectors_ = std::move(kept);
   chunks_ = std::move(chunks);
   alive_.assign(chunks_.size() / 8 + 1, 0);
   for (std::size_t row = 0; row < chunks_.size(); ++row) set_bit(alive_, row);
@@ -90,18 +81,10 @@ std::vector<VectorHit> VectorIndex::search(std::span<const float> query, std::si
   const std::size_t count = std::min(limit, candidates);
   if (count == 0 || query.size() != static_cast<std::size_t>(dimension_)) return {};
 
-  const std::vector<std::uint8_t>& bits = among != nullptr ? chosen : alive_;
-  faiss::IDSelectorBitmap selector(bits.size(), bits.data());
-  faiss::SearchParameters parameters;
-  if (candidates < chunks_.size()) parameters.sel = &selector;
-  std::vector<float> scores(count);
-  std::vector<faiss::Index::idx_t> rows(count);
-  index_->search(1, query.data(), static_cast<faiss::Index::idx_t>(count), scores.data(), rows.data(), &parameters);
-
+  std::span<const std::uint8_t> bits;
+  if (candidates < chunks_.size()) bits = among != nullptr ? chosen : alive_;
   std::vector<VectorHit> hits;
-  for (std::size_t i = 0; i < count; ++i) {
-    if (rows[i] >= 0) hits.push_back({chunks_[static_cast<std::size_t>(rows[i])], scores[i]});
-  }
+  for (const NearRow& near : vectors_.nearest(query, count, bits)) hits.push_back({chunks_[near.row], near.score});
   std::sort(hits.begin(), hits.end(), [](const VectorHit& a, const VectorHit& b) {
     return a.score != b.score ? a.score > b.score : a.chunk < b.chunk;
   });
@@ -110,34 +93,22 @@ std::vector<VectorHit> VectorIndex::search(std::span<const float> query, std::si
 
 std::optional<std::string> VectorIndex::serialize(std::span<const ChunkId> chunks) const {
   const std::shared_lock lock(mutex_);
-  faiss::IndexFlatIP ordered(dimension_);
+  FlatVectors ordered(dimension_);
   for (const ChunkId chunk : chunks) {
     const auto found = rows_.find(chunk);
     if (found == rows_.end()) return std::nullopt;
-    ordered.add(1, index_->get_xb() + found->second * dimension_);
+    ordered.add(vectors_.row(static_cast<std::size_t>(found->second)));
   }
-  faiss::VectorIOWriter writer;
-  faiss::write_index(&ordered, &writer);
-  return std::string(writer.data.begin(), writer.data.end());
+  return ordered.serialize();
 }
 
 std::unique_ptr<VectorIndex> VectorIndex::deserialize(std::string_view bytes, int dimension,
                                                       std::span<const ChunkId> chunks) {
-  try {
-    faiss::VectorIOReader reader;
-    reader.data.assign(bytes.begin(), bytes.end());
-    const std::unique_ptr<faiss::Index> read(faiss::read_index(&reader));
-    const auto* flat = dynamic_cast<const faiss::IndexFlatIP*>(read.get());
-    if (flat == nullptr || flat->d != dimension || flat->ntotal != static_cast<std::int64_t>(chunks.size()) ||
-        flat->codes.size() != chunks.size() * static_cast<std::size_t>(dimension) * sizeof(float)) {
-      return nullptr;
-    }
-    auto index = std::make_unique<VectorIndex>(dimension);
-    index->add(chunks, {flat->get_xb(), chunks.size() * static_cast<std::size_t>(dimension)});
-    return index;
-  } catch (const std::exception&) {
-    return nullptr;
-  }
+  const std::unique_ptr<FlatVectors> read = FlatVectors::deserialize(bytes, dimension, chunks.size());
+  if (read == nullptr) return nullptr;
+  auto index = std::make_unique<VectorIndex>(dimension);
+  for (std::size_t row = 0; row < chunks.size(); ++row) index->add(chunks.subspan(row, 1), read->row(row));
+  return index;
 }
 
 }  // namespace lectern::retrieval

@@ -12,10 +12,7 @@
 #include <vector>
 
 #include "retrieval/types.h"
-
-namespace faiss {
-struct IndexFlatIP;
-}
+#include "search/flat_vectors.h"
 
 namespace lectern::retrieval {
 
@@ -24,12 +21,10 @@ struct VectorHit {
   float score = 0;
 };
 
-// Any number of threads may search while one adds or removes. FAISS is handed one query at a time, for which it
-// starts no threads of its own.
+// Any number of threads may search while one adds or removes.
 class VectorIndex {
  public:
-  explicit VectorIndex(int dimension);
-  ~VectorIndex();
+  explicit VectorIndex(int dimension) : dimension_(dimension), vectors_(dimension) {}
 
   int dimension() const { return dimension_; }
   std::size_t size() const;
@@ -42,11 +37,10 @@ class VectorIndex {
   std::vector<VectorHit> search(std::span<const float> query, std::size_t limit,
                                 const std::vector<ChunkId>* among = nullptr) const;
 
-  // The FAISS form of the vectors of `chunks` in that order; nothing when one is missing.
+  // The bytes of the vectors of `chunks` in that order; nothing when one is missing.
   std::optional<std::string> serialize(std::span<const ChunkId> chunks) const;
 
-  // The way back. `bytes` must have been verified: FAISS answers damaged input with wrong results, crashes and endless
-  // loops. Nothing when size or shape are not as said.
+  // The way back, for bytes that have been verified. Nothing when size or shape are not as said.
   static std::unique_ptr<VectorIndex> deserialize(std::string_view bytes, int dimension,
                                                   std::span<const ChunkId> chunks);
 
@@ -55,9 +49,9 @@ class VectorIndex {
 
   const int dimension_;
   mutable std::shared_mutex mutex_;
-  // All under mutex_. chunks_[i] owns row i of index_; a removed row keeps its place until compact() and has no bit
+  // All under mutex_. chunks_[i] owns row i of vectors_; a removed row keeps its place until compact() and has no bit
   // in alive_ and no entry in rows_.
-  std::unique_ptr<faiss::IndexFlatIP> index_;
+  FlatVectors vectors_;
   std::vector<ChunkId> chunks_;
   std::vector<std::uint8_t> alive_;  // one bit per row
   std::unordered_map<ChunkId, std::int64_t> rows_;

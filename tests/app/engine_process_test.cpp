@@ -9,6 +9,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <array>
 #include <cmath>
 #include <cstdio>
@@ -305,6 +306,35 @@ TEST_F(EngineProcessTest, KilledWhileAnsweringKeepsTheTextAndStartsAgain) {
     EXPECT_EQ(answer(*process, imaginative(3)), undisturbed);
     EXPECT_TRUE(process->running());
   }
+}
+
+TEST_F(EngineProcessTest, SaysHowMuchIsLoaded) {
+  std::vector<std::int64_t> steps;
+  std::int64_t total = 0;
+  const auto process = EngineProcess::open(LECTERN_ENGINE, kNano, {}, {}, patient(), [&](auto done, auto all) {
+    steps.push_back(done);
+    total = all;
+  });
+  ASSERT_TRUE(process.ok()) << process.error().message;
+  ASSERT_FALSE(steps.empty());
+  EXPECT_TRUE(std::is_sorted(steps.begin(), steps.end()));
+  EXPECT_EQ(steps.back(), total);
+  EXPECT_GT(total, 10'000'000);
+}
+
+TEST_F(EngineProcessTest, ListsTheDevicesOfAnotherProcess) {
+  const auto there = EngineProcess::devices(LECTERN_ENGINE, {});
+  ASSERT_TRUE(there.ok()) << there.error().message;
+  const std::vector<engine::DeviceInfo> here = engine::list_devices();
+  ASSERT_EQ(there->size(), here.size());
+  for (std::size_t i = 0; i < here.size(); ++i) {
+    EXPECT_EQ((*there)[i].name, here[i].name);
+    EXPECT_EQ((*there)[i].usable, here[i].usable);
+    EXPECT_EQ((*there)[i].reason, here[i].reason);
+  }
+  const auto broken = EngineProcess::devices(impostor("kill -SEGV $$"), {});
+  ASSERT_FALSE(broken.ok());
+  EXPECT_THAT(broken.error().message, HasSubstr("SIGSEGV"));
 }
 
 TEST_F(EngineProcessTest, KilledWhileIdle) {

@@ -62,7 +62,10 @@ std::vector<EngineMessage> everyMessage() {
           TextMessage{6, "piece"},
           ReasoningMessage{7, ""},
           FinishedMessage{8, result},
-          FailedMessage{9, {engine::ErrorCode::kDevice, "The device failed; ask again."}}};
+          FailedMessage{9, {engine::ErrorCode::kDevice, "The device failed; ask again."}},
+          ListDevicesMessage{},
+          DevicesMessage{{{engine::DeviceKind::kCuda, "A card", 1 << 30, false, "The driver is too old."}}},
+          LoadingMessage{5, 7}};
 }
 
 std::string encoded(const EngineMessage& message) { return encodeMessage(message).value(); }

@@ -61,6 +61,27 @@ class TinyEngineTest : public testing::Test {
 
 test::Scratch* TinyEngineTest::directory_ = nullptr;
 
+TEST_F(TinyEngineTest, LoadingIsReportedAndCanBeStopped) {
+  std::int64_t last = 0;
+  std::int64_t total = 0;
+  std::stop_source stop;
+  LoadObserver observer;
+  observer.on_progress = [&](std::int64_t done, std::int64_t all) {
+    EXPECT_GE(done, last);
+    EXPECT_LE(done, all);
+    last = done;
+    total = all;
+  };
+  observer.stop = stop.get_token();
+  ASSERT_TRUE(Engine::open(directory_->path(), {.threads = 1}, observer).ok());
+  EXPECT_GT(total, 0);
+  EXPECT_EQ(last, total);
+  stop.request_stop();
+  const auto stopped = Engine::open(directory_->path(), {.threads = 1}, observer);
+  ASSERT_FALSE(stopped.ok());
+  EXPECT_EQ(stopped.error().code, ErrorCode::kCancelled);
+}
+
 TEST_F(TinyEngineTest, DescribesTheModel) {
   const auto engine = open({.threads = 1});
   ASSERT_NE(engine, nullptr);

@@ -75,7 +75,9 @@ void openFirstSource(MainWindow& window) {
 void tour(Theme& theme, Appearance appearance, const QString& directory) {
   WindowServices world([](const std::string&) { return std::string(); });
   world.services.samples = std::filesystem::path(LECTERN_RESOURCES) / "samples";
-  world.services.openModel = [](const std::filesystem::path&, std::stop_token) { return openBundledModel(); };
+  world.services.openModel = [](const ModelChoice&, const LoadProgress&, std::stop_token) {
+    return openBundledModel();
+  };
   theme.setAppearance(appearance);
   MainWindow window(world.services, nullptr);
   Pictures pictures(window, directory, appearance == Appearance::kDark ? QStringLiteral("-dark") : QString());

@@ -163,7 +163,8 @@ TEST(Ask, EmptyLibraryIsExplained) {
 TEST(Ask, AModelThatCannotBeOpenedIsExplainedAndTriedAgain) {
   WindowServices world(quoting(kSentence));
   std::atomic<int> calls = 0;
-  world.services.openModel = [&](const std::filesystem::path&, std::stop_token) -> retrieval::Result<OpenedModel> {
+  world.services.openModel = [&](const ModelChoice&, const LoadProgress&,
+                                 std::stop_token) -> retrieval::Result<OpenedModel> {
     ++calls;
     return retrieval::Error{retrieval::ErrorCode::kGenerator, "The model folder is empty."};
   };

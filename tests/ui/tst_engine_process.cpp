@@ -94,7 +94,8 @@ class EngineWindow {
   }
 
   void use(Services& services) {
-    services.openModel = [this](const std::filesystem::path&, std::stop_token stop) -> retrieval::Result<OpenedModel> {
+    services.openModel = [this](const ModelChoice&, const LoadProgress&,
+                                std::stop_token stop) -> retrieval::Result<OpenedModel> {
       app::EngineProcessLimits limits;
       limits.failures = 1000;
       RETRIEVAL_TRY(auto process, app::EngineProcess::open(LECTERN_FAULTY_ENGINE, LECTERN_NANO, {}, stop, limits));
@@ -105,7 +106,9 @@ class EngineWindow {
       profile.max_new_tokens = m_longestAnswer;
       app::EngineProcess* engine = &m_engine->process();
       return OpenedModel{m_engine, profile, QString(), [engine] { return engine->running(); },
-                         [engine](const std::stop_token& token) { return engine->prepare(token); }};
+                         [engine](const std::stop_token& token, const LoadProgress& progress) {
+                           return engine->prepare(token, progress);
+                         }};
     };
   }
 

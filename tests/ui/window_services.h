@@ -101,7 +101,7 @@ struct WindowServices {
     services.library = retrieval::Library::open(scratch.path() / "library").value();
     services.extractor = std::make_shared<InProcessExtractor>();
     services.embedder = std::move(embedder);
-    services.openModel = [generator = generator](const std::filesystem::path&, std::stop_token) {
+    services.openModel = [generator = generator](const ModelChoice&, const LoadProgress&, std::stop_token) {
       return retrieval::Result<OpenedModel>(OpenedModel{generator, {}, QStringLiteral("follows a script")});
     };
     services.settingsFile = QString::fromStdString((scratch.path() / "window.ini").string());

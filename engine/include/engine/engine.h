@@ -1,7 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
+#include <cstdint>
 #include <filesystem>
+#include <functional>
 #include <memory>
 #include <stop_token>
 #include <vector>
@@ -15,14 +17,23 @@ namespace lectern::engine {
 // Devices this build knows of, usable or not; the CPU is always the first.
 std::vector<DeviceInfo> list_devices();
 
+// Watches a model being loaded; both are optional.
+struct LoadObserver {
+  // Bytes of weights handed to the device so far, and of all. Called on the loading thread, at most 20 times a second
+  // and at the end.
+  std::function<void(std::int64_t done, std::int64_t total)> on_progress;
+  // A request ends the loading before its next matrix, with kCancelled.
+  std::stop_token stop;
+};
+
 // A loaded model on one device. Owns weights, tokenizer and thread team.
 // generate() may be called from any thread, one call at a time (a second call waits).
 class Engine {
  public:
   // Opens a Hugging Face directory (config.json, *.safetensors, tokenizer). Every tensor is checked against the
-  // configuration before first use. Errors: kNotFound, kCorrupt, kUnsupported, kOutOfMemory, kDevice.
+  // configuration before first use. Errors: kNotFound, kCorrupt, kUnsupported, kOutOfMemory, kDevice, kCancelled.
   static Result<std::unique_ptr<Engine>> open(const std::filesystem::path& model_directory,
-                                              const EngineOptions& options);
+                                              const EngineOptions& options, const LoadObserver& observer = {});
 
   virtual ~Engine() = default;
 

@@ -42,7 +42,7 @@ class Config:
 # ---------------------------------------------------------------- compiled kernels
 def _load_kernels():
     here = os.path.dirname(os.path.abspath(__file__))
-    out = os.environ.get("NANO_KERNELS", os.path.join(here, "kernels.so"))
+    out = os.environ.get("NANO_KERNELS", os.path.join(here, "nano_kernels.so"))
     src = os.path.join(here, "kernels.cpp")
     if not os.path.exists(out) or os.path.getmtime(out) < os.path.getmtime(src):
         subprocess.run(["g++", "-O3", "-march=native", "-mprefer-vector-width=512", "-ffast-math", "-shared",
