@@ -220,7 +220,9 @@ ExitCode runEvalRuler(const CommandContext& context) {
   engine::EngineOptions options = engineOptions(context.options);
   options.sessions.memory_bytes = 0;  // every text is another one
   if (options.context_tokens == 0) options.context_tokens = lengths.back();
-  auto engine = loadUnlessStopped(context, [path = *model, options] { return engine::Engine::open(path, options); });
+  auto engine = loadUnlessStopped(context, [path = *model, options](const engine::LoadObserver& observer) {
+    return engine::Engine::open(path, options, observer);
+  });
   if (!engine.ok()) return fail(context, engine.error());
   const std::int64_t held = (*engine)->info().context_tokens;
   if (held < lengths.back()) {

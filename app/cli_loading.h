@@ -1,8 +1,11 @@
 // SPDX-License-Identifier: GPL-3.0-or-later
 #pragma once
 
+#include <atomic>
 #include <chrono>
+#include <cstdint>
 #include <future>
+#include <memory>
 #include <thread>
 #include <type_traits>
 #include <utility>
@@ -10,6 +13,7 @@
 #include "cli_commands.h"
 #include "cli_measure.h"
 #include "composition.h"
+#include "engine/engine.h"
 
 namespace lectern::app {
 
@@ -17,12 +21,27 @@ namespace lectern::app {
 // destroying what that thread may use.
 struct LoadingAbandoned {};
 
-// What `load` returns, which must own all that it uses; throws LoadingAbandoned.
+// Bytes of weights that a loading thread has handed over, shared with the one that waits.
+struct LoadedBytes {
+  std::atomic<std::int64_t> done = 0;
+  std::atomic<std::int64_t> total = 0;
+};
+
+// What `load` returns, which must own all that it uses; throws LoadingAbandoned. What it is given reports to this
+// thread.
 template <class Load>
-std::invoke_result_t<Load> loadUnlessStopped(const CommandContext& context, Load load) {
+std::invoke_result_t<Load, engine::LoadObserver> loadUnlessStopped(const CommandContext& context, Load load) {
   using Clock = std::chrono::steady_clock;
   constexpr auto kPoll = std::chrono::milliseconds(20);
-  std::packaged_task<std::invoke_result_t<Load>()> task(std::move(load));
+  const auto bytes = std::make_shared<LoadedBytes>();
+  engine::LoadObserver observer;
+  observer.on_progress = [bytes](std::int64_t done, std::int64_t total) {
+    bytes->total = total;
+    bytes->done = done;
+  };
+  observer.stop = context.interrupt.token();
+  std::packaged_task<std::invoke_result_t<Load, engine::LoadObserver>()> task(
+      [load = std::move(load), observer = std::move(observer)] { return load(observer); });
   auto loaded = task.get_future();
   std::thread loader(std::move(task));
   const Clock::time_point begin = Clock::now();
@@ -31,24 +50,26 @@ std::invoke_result_t<Load> loadUnlessStopped(const CommandContext& context, Load
       loader.detach();
       throw LoadingAbandoned();
     }
-    context.terminal.progress("Loading the model: " +
-                              duration(std::chrono::duration<double>(Clock::now() - begin).count()));
+    context.terminal.progress(
+        loadingLine(std::chrono::duration<double>(Clock::now() - begin).count(), bytes->done, bytes->total));
   }
   context.terminal.endProgress();
   loader.join();
+  if (context.interrupt.token().stop_requested()) throw LoadingAbandoned();
   return loaded.get();
 }
 
 inline retrieval::Result<OpenedGenerator> loadGenerator(const CommandContext& context) {
-  return loadUnlessStopped(
-      context, [locations = context.locations, model = context.options.model,
-                options = engineOptions(context.options)] { return openGenerator(locations, model, options); });
+  return loadUnlessStopped(context, [locations = context.locations, model = context.options.model,
+                                     options = engineOptions(context.options)](const engine::LoadObserver& observer) {
+    return openGenerator(locations, model, options, observer);
+  });
 }
 
 inline OpenedEmbedder loadEmbedder(const CommandContext& context) {
-  return loadUnlessStopped(context, [locations = context.locations, threads = context.options.threads] {
-    return openEmbedder(locations, threads);
-  });
+  return loadUnlessStopped(context,
+                           [locations = context.locations, threads = context.options.threads](
+                               const engine::LoadObserver& /*observer*/) { return openEmbedder(locations, threads); });
 }
 
 }  // namespace lectern::app

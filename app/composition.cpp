@@ -94,10 +94,10 @@ Result<fs::path> findModel(const Locations& locations, const std::string& model)
 }
 
 Result<OpenedGenerator> openGenerator(const Locations& locations, const std::string& model,
-                                      const engine::EngineOptions& options) {
+                                      const engine::EngineOptions& options, const engine::LoadObserver& observer) {
   RETRIEVAL_TRY(const fs::path directory, findModel(locations, model));
   RETRIEVAL_TRY(retrieval::PromptProfile profile, loadProfile(locations, directory));
-  engine::Result<std::unique_ptr<engine::Engine>> engine = engine::Engine::open(directory, options);
+  engine::Result<std::unique_ptr<engine::Engine>> engine = engine::Engine::open(directory, options, observer);
   if (!engine.ok()) return generatorError(engine.error());
   OpenedGenerator opened;
   opened.generator = std::make_unique<EngineGenerator>(std::move(engine).value());

@@ -48,7 +48,8 @@ struct OpenedGenerator {
 // Loads a model and the way to put questions to it: its own lectern.json, else the general prompt.
 // threads 0: one per hardware thread. Errors: kInvalidArgument (no such model), kGenerator, kCorrupt (a prompt file).
 retrieval::Result<OpenedGenerator> openGenerator(const Locations& locations, const std::string& model,
-                                                 const engine::EngineOptions& options);
+                                                 const engine::EngineOptions& options,
+                                                 const engine::LoadObserver& observer = {});
 
 struct OpenedProcess {
   std::shared_ptr<EngineProcess> generator;

@@ -179,6 +179,16 @@ std::string byteCount(double bytes) {
   return text.data();
 }
 
+std::string loadingLine(double seconds, std::int64_t doneBytes, std::int64_t totalBytes) {
+  const std::string doing = "Loading the model: ";
+  if (totalBytes <= 0 || doneBytes <= 0 || seconds <= 0) return doing + duration(seconds);
+  const auto done = static_cast<double>(doneBytes);
+  const auto total = static_cast<double>(totalBytes);
+  const double rate = done / seconds;
+  return doing + byteCount(done) + " of " + byteCount(total) + ", " + byteCount(rate) + "/s, " +
+         duration((total - done) / rate) + " left";
+}
+
 std::string counted(long long count, const std::string& noun) {
   return std::to_string(count) + " " + noun + (count == 1 ? "" : "s");
 }

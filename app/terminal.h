@@ -2,6 +2,7 @@
 #pragma once
 
 #include <chrono>
+#include <cstdint>
 #include <string>
 #include <string_view>
 
@@ -51,6 +52,8 @@ class Terminal {
 std::string duration(double seconds);
 // "512 bytes", "3.2 MB"
 std::string byteCount(double bytes);
+// "Loading the model: 12 GB of 45 GB, 2.1 GB/s, 14 s left"; with the seconds alone while no bytes are known.
+std::string loadingLine(double seconds, std::int64_t doneBytes, std::int64_t totalBytes);
 // "1 page", "2 pages"
 std::string counted(long long count, const std::string& noun);
 

@@ -55,5 +55,10 @@ TEST(ByteCountTest, UsesThousands) {
   EXPECT_EQ(byteCount(3'200'000), "3.2 MB");
 }
 
+TEST(LoadingLineTest, NamesRateAndTimeLeft) {
+  EXPECT_EQ(loadingLine(3, 0, 0), "Loading the model: 3 s");
+  EXPECT_EQ(loadingLine(4, 2'000'000'000, 6'000'000'000), "Loading the model: 2.0 GB of 6.0 GB, 500.0 MB/s, 8 s left");
+}
+
 }  // namespace
 }  // namespace lectern::app
