@@ -595,12 +595,19 @@ class Maker:
         """Adds a clause in front of or behind a plain statement."""
         f = lambda t: t.format(role=self.c(ROLE), name=self.name(), dis=self.c(DISASTER))
         if s[-1] == "." and s[0].isupper() and not s.startswith(("To ", "If ", "Press", "Use ", "New ")):
-            if self.r.random() < .15:
+            if self.r.random() < (.15 if self.eval else .25):
                 s = s[:-1] + f(self.c(self.TAILS)) + "."
             elif self.r.random() < .12:
                 low = s[0].lower() + s[1:] if s.startswith(("The ", "In ", "At ", "On ", "A ")) else s
                 s = f(self.c(self.HEADS)) + low
         return s
+
+    @staticmethod
+    def short_name(kind, ent):
+        """How a text calls what it has named in full before; None when no other way is usual."""
+        if kind in ("thing", "place") and (found := re.match(r"(the [a-z ]+?) (on|at|in|of|near) ", ent)):
+            return found[1]
+        return ent.split()[-1] if kind == "person" and " " in ent and ent[0].isupper() else None
 
     def fact_group(self, n, rels=None):
         """n facts about one entity, later ones sometimes with a pronoun; plus questions that stay unanswered."""
@@ -618,11 +625,16 @@ class Maker:
             else:
                 missing.append(x)
         ent = self.entity(kind)
+        short = None if self.eval else self.short_name(kind, ent)
         units = []
         for i, x in enumerate(use):
             s, qs = self.fact(x, ent)
             if i and kind in ("thing", "place", "org") and s.lower().startswith(ent.lower() + " ") and self.r.random() < .3:
                 s = "It" + s[len(ent):]
+            elif i and short and self.r.random() < .3:      # the lighthouse on Skerry Point -> the lighthouse
+                s = re.sub(re.escape(ent), short, s, flags=re.I)
+                s = s[0].upper() + s[1:]
+                qs = qs + [q.replace(ent, short) for q in qs]
             units.append(Unit(self.vary(s), qs, "fact-new" if x["held"] else "fact"))
         absent = []
         if kind != "code":
@@ -774,7 +786,7 @@ class Maker:
         goal = self.r.randint(lo, hi)
         x = self.r.random()
         units, absent, sep, n = [], [], " ", 0
-        if not self.eval and self.r.random() < .12:
+        if not self.eval and self.r.random() < .05:
             mode = "drill"
         elif x < .08:
             mode = "spec"
@@ -802,7 +814,7 @@ class Maker:
                 y = self.r.random()
                 if mode == "mix" and y < .5:
                     new = self.real_run(self.c((1, 2)))
-                elif y < .72:
+                elif y < (.72 if self.eval else .66):
                     new, ab, _ = self.fact_group(self.c((1, 2, 2, 3)))
                     absent += ab
                 elif y < .9:
@@ -818,8 +830,9 @@ class Maker:
                 n += w
         return Passage(units, sep), absent
 
-    def material(self, k, lo, hi, turns=8, refuse=0.15):
+    def material(self, k, lo, hi, turns=8):
         """k passages and a list of (question, (passage, unit) or None)."""
+        refuse = .15 if self.eval else .12
         ps, absent = [], []
         for _ in range(k):
             p, a = self.passage(lo, hi)
