@@ -60,6 +60,7 @@ Json benchJson(const engine::BenchReport& report) {
   if (report.drafts) json["drafts"] = draftsJson(*report.drafts);
   json["memory"] = toJson(report.memory);
   if (report.gpu_memory) {
+    json["dense_products"] = report.dense_products;
     json["gpu_memory_used"] = {{"weights_bytes", report.gpu_memory->weights},
                                {"state_bytes", report.gpu_memory->state},
                                {"scratch_bytes", report.gpu_memory->scratch}};
@@ -89,7 +90,7 @@ std::string draftsText(const engine::DraftReport& drafts) {
 std::string computedText(const engine::BenchReport& report) {
   const engine::MachineRates& machine = report.machine;
   std::string text = threeDigits(report.prefill_operations_per_second / kGiga) + " GFLOP/s";
-  if (report.gpu_memory) return text;
+  if (report.gpu_memory) return text + ", dense products by " + report.dense_products;
   text += "; the machine reaches " + threeDigits(machine.f32_operations_per_second / kGiga) + " in f32";
   if (machine.bf16_operations_per_second > 0) {
     text += ", " + threeDigits(machine.bf16_operations_per_second / kGiga) + " in bf16";

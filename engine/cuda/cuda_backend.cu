@@ -5,6 +5,7 @@
 #include <string>
 #include <utility>
 
+#include "cuda/cublas.h"
 #include "cuda/host_experts.h"
 #include "cuda/usable_device.h"
 
@@ -56,6 +57,7 @@ Result<std::unique_ptr<CudaBackend>> CudaBackend::create(int device, const Devic
   std::unique_ptr<CudaBackend> backend(new CudaBackend(device, properties, stream));
   backend->budget_ = experts;
   ENGINE_CHECK(backend->take_memory(memory));
+  backend->use_fastest_products();
   ENGINE_CHECK(backend->status());
   return std::move(backend);
 }
@@ -63,6 +65,7 @@ Result<std::unique_ptr<CudaBackend>> CudaBackend::create(int device, const Devic
 CudaBackend::~CudaBackend() {
   cudaStreamSynchronize(stream_);
   expert_host_.reset();
+  library_.reset();
   passes_.forget();
   cudaStreamDestroy(stream_);
 }
@@ -171,8 +174,11 @@ void CudaBackend::note(cudaError_t code, const char* what) {
                          " failed: its memory is full; close other programs that use it or choose a shorter context."};
     return;
   }
-  failure_ = Error{ErrorCode::kDevice, std::string(what) + " on the GPU " + properties_.name + " failed (" +
-                                           cudaGetErrorString(code) +
+  fail(what, cudaGetErrorString(code));
+}
+
+void CudaBackend::fail(const std::string& what, const char* reason) {
+  failure_ = Error{ErrorCode::kDevice, what + " on the GPU " + properties_.name + " failed (" + reason +
                                            "); the model must be opened again, and if it happens again the driver's "
                                            "messages (dmesg, \"Xid\") name the cause."};
 }

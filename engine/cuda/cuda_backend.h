@@ -11,6 +11,7 @@
 #include <vector>
 
 #include "cuda/device_memory.h"
+#include "cuda/library_products.h"
 #include "cuda/pass_graphs.h"
 #include "cuda/pass_values.h"
 #include "cuda/platform.h"
@@ -18,9 +19,12 @@
 
 namespace lectern::engine::cuda {
 
+class Cublas;
 class CudaExperts;
+class CudaWeight;
 class ExpertHost;
 struct FormedRows;
+struct LibraryRows;
 class WeightStaging;
 
 class CudaBackend final : public Backend {
@@ -46,6 +50,12 @@ class CudaBackend final : public Backend {
   void drop_pass() override;
   Result<void> status() override;
   cudaStream_t stream() const { return stream_; }  // for those who time what is queued
+
+  // library_products.cu, which says what they do
+  bool use_library(const LibraryLimits& limits);
+  void use_own_products();
+  // "cuBLASLt 13.1.0", "own kernels (no libcublasLt ...)"
+  std::string dense_products() const override;
 
   // dense.cu
   void embed(const Weight& table, std::span<const TokenId> tokens, const Tensor& y) override;
@@ -130,6 +140,10 @@ class CudaBackend final : public Backend {
   void multiply_few(const Tensor& x, const Weight& w, bool accumulate, const Tensor& y);
   void multiply_many(const Tensor& x, const Weight& w, bool accumulate, const Tensor& y);
   void multiply_floats(const Tensor& x, const Weight& w, bool accumulate, const Tensor& y);
+  // library_products.cu. False, and nothing done: the own kernels are to be used.
+  bool multiply_by_library(const LibraryRows& x, const CudaWeight& w, bool accumulate, const Tensor& y);
+  void decode_rows(const CudaWeight& w, std::int64_t first, std::int64_t rows, std::uint16_t* to);
+  void use_fastest_products();
   // False, and nothing done: the rows do not fit.
   bool multiply_formed(FormedRows x, std::span<const Projection> products, bool accumulate);
   // Of rows `x`; where there is `from`, a small batch, they are still to be made of it by the norm.
@@ -148,6 +162,7 @@ class CudaBackend final : public Backend {
 
   // `what` begins the sentence: "A computation", "Copying".
   void note(cudaError_t code, const char* what);
+  void fail(const std::string& what, const char* reason);
 
   // Allows a kernel as much dynamic shared memory as the device has; to be called before it is queued with more than
   // 48 KiB.
@@ -174,6 +189,9 @@ class CudaBackend final : public Backend {
   PassValues values_;                        // what differs between passes with the same calls, for kernels to read
   PassGraphs passes_;
   std::set<const void*> large_kernels_;  // that may take more than 48 KiB of shared memory
+  std::unique_ptr<Cublas> library_;      // null: own kernels compute all products
+  std::string why_own_products_;
+  LibraryLimits library_limits_;
 };
 
 }  // namespace lectern::engine::cuda

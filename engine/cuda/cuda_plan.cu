@@ -8,6 +8,7 @@
 #include "cuda/device_memory.h"
 #include "cuda/experts.h"
 #include "cuda/kv_cache.h"
+#include "cuda/library_products.h"
 #include "cuda/platform.h"
 #include "cuda/usable_device.h"
 #include "cuda/weights.h"
@@ -58,7 +59,8 @@ std::int64_t cuda_expert_staging_bytes(std::int64_t experts, std::int64_t larges
 std::int64_t cuda_working_bytes(const CudaWork& work) {
   constexpr std::int64_t kSavedRows = std::int64_t{4} << 20;  // keys and values on their way to or from a file
   const std::int64_t depth = (work.widest + 63) / 64 * 64;
-  const std::int64_t product = 2 * cuda::kAlignment + 4 * depth * std::max(2 * kFewProductRows, work.rows);
+  const std::int64_t library = work.rows >= LibraryLimits().rows ? library_working_bytes({}) : 0;
+  const std::int64_t product = 2 * cuda::kAlignment + 4 * depth * std::max(2 * kFewProductRows, work.rows) + library;
   const std::int64_t attention = cuda::attention_working_bytes(work.attention, work.rows, kMostMultiprocessors);
   const std::int64_t chunks =
       cuda::goes_in_chunks(work.delta, work.rows) ? cuda::chunk_work_bytes(work.delta, work.rows) : 0;

@@ -2,6 +2,7 @@
 // Embedding and products of weights with activations.
 #include <algorithm>
 
+#include "cuda/cublas.h"
 #include "cuda/cuda_backend.h"
 #include "cuda/gemm.h"
 #include "cuda/products.h"
@@ -260,6 +261,7 @@ void CudaBackend::multiply_many(const Tensor& x, const Weight& w, bool accumulat
   auto* const rounded = workspace.take<std::uint16_t>(parts * x.rows * depth);
   run({quotient_up(x.rows * depth, 256), 256}, to_bf16_parts, static_cast<const float*>(x.data), x.rows, x.cols, depth,
       parts, rounded);
+  if (multiply_by_library({rounded, x.rows, depth, parts}, weight, accumulate, y)) return;
   const Grid grid = {dim3(quotient_up(x.rows, kTileRows), quotient_up(w.rows(), kTileCols)), kTileThreads,
                      kTileSharedBytes};
   with_type(weight.type(), [&]<DType Type>() {

@@ -3,6 +3,7 @@
 set(LECTERN_CUDA_SOURCES
   attention.cu
   causal_conv.cu
+  cublas.cu
   cuda_backend.cu
   cuda_devices.cu
   cuda_plan.cu
@@ -20,6 +21,7 @@ set(LECTERN_CUDA_SOURCES
   head_rows.cu
   host_experts.cu
   kv_cache.cu
+  library_products.cu
   pass_graphs.cu
   pass_values.cu
   pointwise.cu

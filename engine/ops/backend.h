@@ -5,6 +5,7 @@
 #include <cstdint>
 #include <memory>
 #include <span>
+#include <string>
 #include <vector>
 
 #include "core/tensor.h"
@@ -156,6 +157,9 @@ class Backend {
 
   // The most that was in use at once; zeros where the device's memory is the computer's.
   virtual DeviceMemory most_memory() const { return {}; }
+
+  // What computes large products of weights, for reports; empty where there is nothing to choose.
+  virtual std::string dense_products() const { return {}; }
 
   // --- passes -----------------------------------------------------------------------------------------------------
   // The calls between begin_pass() and end_pass() belong together. Passes with equal keys that are not empty make the

@@ -100,6 +100,7 @@ class Bench {
     } else {
       const DeviceMemory most = model_.backend->most_memory();
       report_.gpu_memory = {most.weights, most.state, most.scratch};
+      report_.dense_products = model_.backend->dense_products();
     }
     relate();
     return std::move(report_);

@@ -127,6 +127,7 @@ TEST_F(CudaEngineTest, UsesWhatItPlanned) {
   EXPECT_GE(report->gpu_memory->weights, plan.weights * 9 / 10);
   EXPECT_LE(report->gpu_memory->state, plan.kv_cache + plan.state + plan.sessions);
   EXPECT_LE(report->gpu_memory->scratch, plan.scratch);
+  EXPECT_EQ(report->dense_products, "cuBLASLt 13.1.0");
 }
 
 TEST_F(CudaEngineTest, SaysWhatWouldFit) {

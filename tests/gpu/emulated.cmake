@@ -13,6 +13,7 @@ add_executable(emulated_gpu_bench
   $<FILTER:$<TARGET_OBJECTS:emulated_cuda_test>,INCLUDE,/cuda/|/cuda_emulation/>
   ${gpu_kernels}
   ${gpu_folder}/decoding.cpp
+  ${gpu_folder}/dense_products.cpp
   ${gpu_folder}/gpu_bench.cpp
   ${gpu_folder}/operations.cpp
   ${gpu_folder}/options.cpp

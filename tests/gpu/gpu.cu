@@ -29,6 +29,8 @@ Result<std::unique_ptr<Gpu>> Gpu::open(int device, const DeviceMemory& memory) {
 Gpu::Gpu(std::unique_ptr<cuda::CudaBackend> backend) : backend_(std::move(backend)) {}
 Gpu::~Gpu() = default;
 
+Backend& Gpu::plain_backend() { return *backend_; }
+
 CUstream_st* Gpu::stream() const { return backend_->stream(); }
 
 }  // namespace lectern::engine::bench

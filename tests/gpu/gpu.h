@@ -34,6 +34,7 @@ class Gpu {
   static Result<std::unique_ptr<Gpu>> open(int device, const DeviceMemory& memory);
   ~Gpu();
   cuda::CudaBackend& backend() { return *backend_; }
+  Backend& plain_backend();  // the same
   CUstream_st* stream() const;
 
  private:

@@ -12,6 +12,7 @@
 
 #include "cuda/cuda_plan.h"
 #include "decoding.h"
+#include "dense_products.h"
 #include "gpu.h"
 #include "operations.h"
 #include "options.h"
@@ -85,6 +86,7 @@ class Bench {
     ENGINE_TRY(rates_, measure_device_rates(options_.tiny ? kMebibyte : 8192 * kMebibyte));
     report_.add("rates", json_of(rates_));
     ENGINE_CHECK(make_model());
+    report_.add("dense_products", gpu_->plain_backend().dense_products());
     subject_.emplace(Subject{*model_, *backend_, traffic_of(config_, model_->weights()), rates_, options_.passes});
     subject_->deadline = start_ + std::chrono::milliseconds(static_cast<std::int64_t>(1000 * options_.budget_seconds));
     return {};
@@ -186,6 +188,8 @@ class Bench {
     if (!options_.prefill.empty()) {
       add_operations(list, options_.prefill[0], std::min(options_.chunk, options_.prefill[0]), Mode::kTimedQueued);
     }
+    list.push_back({"dense", "dense products", dense_state_bytes(model_->weights(), options_.chunk),
+                    [this] { return measure_dense(*subject_, gpu_->plain_backend(), options_.chunk); }});
     for (std::size_t i = 2; i < contexts.size(); ++i) add_single(list, contexts[i]);
     if (!contexts.empty()) add_scripted(list, contexts[0]);
     list.push_back({"routing", "routing", 0, [this] { return measure_routing(*subject_); }});

@@ -168,6 +168,22 @@ void print_operations(const JsonValue& bench) {
   }
 }
 
+void print_dense(const JsonValue& bench) {
+  if (bench["dense"].size() == 0) return;
+  std::printf("\n### Dense products, in use: %s\n\n", text_of(bench["dense_products"]).c_str());
+  const Table table({"weight", "rows", "outputs", "depth", "own kernels, TFLOP/s", "of the mma.sync rate",
+                     "library, TFLOP/s", "of the mma.sync rate", "apart by, millionths"});
+  for (const JsonValue entry : bench["dense"].elements()) {
+    for (const JsonValue product : entry["products"].elements()) {
+      table.row({text_of(product["weight"]), text_of(product["rows"]), text_of(product["outputs"]),
+                 text_of(product["depth"]), number(product["own_operations_per_second"].number(), 1, 1000 * kGiga),
+                 percent(product["own_share_of_matrix_rate"]),
+                 number(product["library_operations_per_second"].number(), 1, 1000 * kGiga),
+                 percent(product["library_share_of_matrix_rate"]), number(product["difference"].number(), 3, 1e-6)});
+    }
+  }
+}
+
 void print_members(const char* title, const JsonValue& object) {
   if (object.size() == 0) return;
   std::printf("\n### %s\n\n", title);
@@ -196,6 +212,7 @@ void print_bench(const JsonValue& bench, const char* name) {
   print_prefill(bench);
   print_scripted(bench);
   print_operations(bench);
+  print_dense(bench);
   if (bench["not_measured"].size() == 0) return;
   std::printf("\n### Not measured\n\n");
   for (const JsonValue entry : bench["not_measured"].elements()) {

@@ -82,6 +82,7 @@ struct BenchReport {
   std::optional<DraftReport> drafts;
   MemoryPlan memory;
   std::optional<GpuMemoryUse> gpu_memory;  // of a run on a GPU, whose rates are not measured: `machine` is empty then
+  std::string dense_products;              // of a run on a GPU, what computes them: "cuBLASLt 13.1.0"
   std::int64_t sequence_bytes = 0;         // of one sequence at the end
   std::int64_t peak_resident_bytes = 0;
   std::string logits_fingerprint;  // a hash of the bits of the last logits

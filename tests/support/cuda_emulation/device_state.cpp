@@ -5,6 +5,8 @@
 #include <string>
 #include <utility>
 
+#include "support/cuda_emulation/cublas_lt.h"
+
 namespace lectern::engine::cuda::emulation {
 namespace {
 
@@ -172,6 +174,7 @@ void reset() {
   c.counters = Counters();
   last_error() = cudaSuccess;
   set_thread_order(ThreadOrder::kForward);
+  set_cublas({});
 }
 
 Counters counters() {
