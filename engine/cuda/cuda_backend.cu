@@ -117,12 +117,18 @@ void CudaBackend::upload(std::span<const float> from, float* to) {
   note(cudaStreamSynchronize(stream_), "Copying to it");  // `from` may go now
 }
 
-void CudaBackend::download(const float* from, std::span<float> to) {
+void CudaBackend::download(const float* from, std::span<float> to) { download_bytes(from, std::as_writable_bytes(to)); }
+
+void CudaBackend::download_tokens(const TokenId* from, std::span<TokenId> to) {
+  download_bytes(from, std::as_writable_bytes(to));
+}
+
+void CudaBackend::download_bytes(const void* from, std::span<std::byte> to) {
   if (failure_) return;
   void* target = to.data();
   if (remembers_calls()) {
     passes_.note_call("download", {}, from, to.size());
-    target = values_.add_result(std::as_writable_bytes(to));
+    target = values_.add_result(to);
     if (target == nullptr) note(cudaErrorMemoryAllocation, "Copying from it");
     if (passes_.repeating() || target == nullptr) return;
   }

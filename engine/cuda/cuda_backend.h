@@ -40,6 +40,7 @@ class CudaBackend final : public Backend {
   Result<std::unique_ptr<Buffer>> make_buffer(std::int64_t floats, MemoryUse use) override;
   void copy(const float* from, float* to, std::int64_t floats) override;
   void copy_columns(const Tensor& from, const Tensor& to, std::int64_t first) override;
+  void copy_rows(const Tensor& from, const Tensor& to, std::int64_t first) override;
   void upload(std::span<const float> from, float* to) override;
   void download(const float* from, std::span<float> to) override;
 
@@ -108,6 +109,12 @@ class CudaBackend final : public Backend {
                             const float* state, float* changes, const Tensor& o) override;
   void apply_changes(const float* changes, std::int64_t rows, const DeltaShape& shape, float* state) override;
 
+  // choose_tokens.cu
+  bool chooses_tokens(std::int64_t vocabulary) const override;
+  void choose_tokens(const Tensor& logits, std::span<const TokenChoice> choices, TokenId* chosen) override;
+  void download_tokens(const TokenId* from, std::span<TokenId> to) override;
+  void embed_chosen(const Weight& table, const TokenId* chosen, const Tensor& y) override;  // dense.cu
+
   // experts.cu
   void mixture_of_experts(const Tensor& x, const ExpertWeights& w, const Tensor& y) override;
   void experts_of_norm(const Tensor& x, const Norm& norm, const ExpertWeights& w, const Tensor& normed,
@@ -134,6 +141,7 @@ class CudaBackend final : public Backend {
 
   CudaBackend(int device, const cudaDeviceProp& properties, cudaStream_t stream);
   Result<void> take_memory(const DeviceMemory& memory);
+  void download_bytes(const void* from, std::span<std::byte> to);
   // host_experts.cu: the first experts, and whatever brings others later.
   Result<void> fill_slots(CudaExperts& placed);
   // linear() for few rows, for many rows of BF16, and for many rows and weights of float.

@@ -10,8 +10,10 @@
 #include "cuda/kv_cache.h"
 #include "cuda/library_products.h"
 #include "cuda/platform.h"
+#include "cuda/sampling.h"
 #include "cuda/usable_device.h"
 #include "cuda/weights.h"
+#include "ops/backend.h"
 
 namespace lectern::engine {
 namespace {
@@ -68,7 +70,10 @@ std::int64_t cuda_working_bytes(const CudaWork& work) {
                                    ? 0
                                    : cuda::expert_working_bytes({work.rows, work.hidden, work.inner, work.shared,
                                                                  work.experts, work.chosen, work.hosted});
-  return std::max({kSavedRows, product, attention, chunks, experts});
+  const std::int64_t choice =
+      cuda::kAlignment +
+      (work.logits <= cuda::kMostSampledTokens ? cuda::sampling_bytes(kSmallBatchRows, work.logits) : 0);
+  return std::max({kSavedRows, product, attention, chunks, experts, choice});
 }
 
 }  // namespace lectern::engine

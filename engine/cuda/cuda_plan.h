@@ -36,6 +36,7 @@ struct CudaWork {
   std::int64_t hidden = 0;   // d of expert blocks
   std::int64_t inner = 0;    // m of an expert
   std::int64_t shared = 0;   // width of the shared expert
+  std::int64_t logits = 0;   // of a row from which a token is chosen
   bool hosted = false;       // some experts stay in the computer's memory
   AttentionShape attention;
   DeltaShape delta;

@@ -23,7 +23,7 @@ constexpr std::int64_t kMostOwnColumns = 16384;
 // One block per token, one unit of a row (a group or a chunk) per thread.
 template <DType Type>
 __global__ void embed_rows(DeviceMatrix table, const TokenId* tokens, float* y) {
-  const std::int64_t row = tokens[blockIdx.x];
+  const std::int64_t row = max(tokens[blockIdx.x], 0);  // kNoToken is not a row
   float* to = y + static_cast<std::int64_t>(blockIdx.x) * table.cols;
   for (int unit = static_cast<int>(threadIdx.x); unit < units_of<Type>(table.cols);
        unit += static_cast<int>(blockDim.x)) {
@@ -198,11 +198,14 @@ __global__ void __launch_bounds__(kFloatThreads)
 }  // namespace
 
 void CudaBackend::embed(const Weight& table, std::span<const TokenId> tokens, const Tensor& y) {
+  embed_chosen(table, values_.add(tokens), y);
+}
+
+void CudaBackend::embed_chosen(const Weight& table, const TokenId* chosen, const Tensor& y) {
   const CudaWeight& w = cuda_weight(table);
-  const TokenId* const ids = values_.add(tokens);
   with_type(w.type(), [&]<DType Type>() {
     const int units = units_of<Type>(table.cols());
-    run({static_cast<unsigned>(tokens.size()), units > 64 ? 256U : 64U}, embed_rows<Type>, w.matrix(), ids, y.data);
+    run({static_cast<unsigned>(y.rows), units > 64 ? 256U : 64U}, embed_rows<Type>, w.matrix(), chosen, y.data);
   });
 }
 

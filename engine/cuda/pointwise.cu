@@ -76,6 +76,13 @@ __global__ void move_columns(const float* from, float* to, std::int64_t rows, st
   store_quad(quad, to + row * to_cols + column, cols - column, wide);
 }
 
+// Rows of `cols` numbers to the rows from *first on.
+__global__ void place_rows(const float* from, std::int64_t count, std::int64_t cols, const std::int64_t* first,
+                           float* to) {
+  const std::int64_t index = thread_of_grid();
+  if (index < count) to[*first * cols + index] = from[index];
+}
+
 // --- norms ----------------------------------------------------------------------------------------------------------
 
 // The threads that share a group of `width` numbers; thread `first` has the quads first, first + step, ... whether or
@@ -260,6 +267,11 @@ void CudaBackend::copy_columns(const Tensor& from, const Tensor& to, std::int64_
   const bool wide = from.cols % kQuad == 0 && to.cols % kQuad == 0 && aligned(from.data) && aligned(to.data + first);
   const Grid grid = {blocks_for(from.rows * ((from.cols + kQuad - 1) / kQuad), kThreads), kThreads, 0};
   run(grid, move_columns, from.data, to.data + first, from.rows, from.cols, to.cols, wide);
+}
+
+void CudaBackend::copy_rows(const Tensor& from, const Tensor& to, std::int64_t first) {
+  const std::int64_t count = from.rows * from.cols;
+  run({blocks_for(count, kThreads), kThreads, 0}, place_rows, from.data, count, from.cols, values_.add(first), to.data);
 }
 
 void CudaBackend::rms_norm(const Tensor& x, const float* gain, std::int64_t width, float eps, const Tensor& y) {

@@ -22,9 +22,9 @@ static_assert(kBins % kSamplingThreads == 0);
 
 // What the blocks of one row tell each other.
 struct RowState {
-  Word best[kSamplingSlices];  // of each slice
-  Word mass[kBins];            // sum of weights
-  Word target;                 // of the draw within the bins
+  Word best[kMostSlices];  // of each slice
+  Word mass[kBins];        // sum of weights
+  Word target;             // of the draw within the bins
   unsigned count[kBins];
   unsigned weighed;  // blocks that have done their part
   unsigned drawn;
@@ -35,24 +35,28 @@ struct RowState {
 };
 static_assert(sizeof(RowState) % 8 == 0);
 
-__host__ __device__ std::int64_t row_bytes(std::int64_t vocabulary) {
-  return static_cast<std::int64_t>(sizeof(RowState)) + vocabulary * 2 * static_cast<std::int64_t>(sizeof(Word));
+__host__ __device__ std::int64_t row_bytes(std::int64_t columns) {
+  return static_cast<std::int64_t>(sizeof(RowState)) + columns * 2 * static_cast<std::int64_t>(sizeof(Word));
 }
 
 __device__ RowState& state_of(const Sampling& job, unsigned row) {
-  return *reinterpret_cast<RowState*>(job.memory + row * row_bytes(job.vocabulary));
+  return *reinterpret_cast<RowState*>(job.memory + row * row_bytes(job.columns));
 }
 __device__ Word* keys_of(const Sampling& job, unsigned row) {
-  return reinterpret_cast<Word*>(job.memory + row * row_bytes(job.vocabulary) + sizeof(RowState));
+  return reinterpret_cast<Word*>(job.memory + row * row_bytes(job.columns) + sizeof(RowState));
 }
 
 // Whether tokens are taken by rank; else by index.
-__device__ bool by_rank(const SampledRow& options, int vocabulary) {
-  return options.top_p < 1 || (options.top_k > 0 && options.top_k < vocabulary);
+__device__ bool by_rank(const TokenChoice& options) {
+  return options.top_p < 1 || (options.top_k > 0 && options.top_k < options.vocabulary);
 }
 
-__device__ float penalised(const SampledRow& options, float logit, int token) {
-  const unsigned seen = options.seen == nullptr ? 0U : options.seen[token];
+__device__ float penalised(const TokenChoice& options, float logit, int token) {
+  unsigned seen = options.seen == nullptr ? 0U : options.seen[token];
+#pragma unroll
+  for (int i = 0; i < TokenChoice::kMostTokens; ++i) {
+    if (i < options.generated && options.tokens[i] == token) seen |= kGenerated;
+  }
   if (seen == 0) return logit;
   // Two roundings, as on the host.
   const float repeated = logit > 0 ? logit / options.repetition_penalty : __fmul_rn(logit, options.repetition_penalty);
@@ -66,7 +70,8 @@ struct Slice {
   int last;
 };
 __device__ Slice slice_of(int vocabulary) {
-  const int length = (vocabulary + kSamplingSlices - 1) / kSamplingSlices;
+  const int slices = static_cast<int>(gridDim.x);
+  const int length = (vocabulary + slices - 1) / slices;
   const int first = min(static_cast<int>(blockIdx.x) * length, vocabulary);
   return {first, min(first + length, vocabulary)};
 }
@@ -110,14 +115,14 @@ struct Weighed {
 };
 
 // The distance is that of the host's exponent, to the bit; bins are intervals of it, or of the index.
-__device__ Weighed weigh(const SampledRow& options, float logit, double best, int token, int vocabulary) {
+__device__ Weighed weigh(const TokenChoice& options, float logit, double best, int token) {
   const double distance = (best - logit) / options.temperature;
   const double weight = exp(-distance);
   Weighed result;
-  if (by_rank(options, vocabulary)) {
+  if (by_rank(options)) {
     result.bin = distance < kBins / kBinsPerUnit ? static_cast<int>(distance * kBinsPerUnit) : kBins - 1;
   } else {
-    result.bin = static_cast<int>(static_cast<long long>(token) * kBins / vocabulary);
+    result.bin = static_cast<int>(static_cast<long long>(token) * kBins / options.vocabulary);
   }
   result.mass = static_cast<Word>(weight * kOne + 0.5);
   if (weight >= options.min_p) result.mass |= kKept;
@@ -164,7 +169,7 @@ __device__ Place find_bin(const Numbers& numbers, Word target, Word* partial) {
 }
 
 // Decides from the bins which tokens are listed.
-__device__ void choose_bins(const SampledRow& options, int vocabulary, RowState& state, Word* partial) {
+__device__ void choose_bins(const TokenChoice& options, RowState& state, Word* partial) {
   const auto mass = [&](int bin) { return __ldcg(&state.mass[bin]); };
   const auto count = [&](int bin) { return Word{__ldcg(&state.count[bin])}; };
   Word sum = 0;
@@ -175,16 +180,16 @@ __device__ void choose_bins(const SampledRow& options, int vocabulary, RowState&
   __syncthreads();
   Place place = {};
   Word target = 0;
-  if (options.top_k > 0 && options.top_k < vocabulary) {
+  if (options.top_k > 0 && options.top_k < options.vocabulary) {
     place = find_bin(count, static_cast<Word>(options.top_k), partial);
   } else {
-    const bool ranked = by_rank(options, vocabulary);
+    const bool ranked = by_rank(options);
     target = ranked ? reach(options.top_p, total) : pass(options.uniform, total);
     place = find_bin(mass, target, partial);
   }
   if (threadIdx.x != 0) return;
   state.last_bin = min(place.bin, kBins - 1);
-  const bool from_first = by_rank(options, vocabulary);
+  const bool from_first = by_rank(options);
   state.first_bin = from_first ? 0 : state.last_bin;
   state.target = from_first ? target : target - place.before;
 }
@@ -271,15 +276,14 @@ __device__ Word find_key(const Listed& list, const Filter& filter, Word target, 
 }
 
 // top_k, top_p, min_p and the draw on what is listed. The token of a key is in its lower half.
-__device__ TokenId draw(const SampledRow& options, int vocabulary, const RowState& state, const Listed& list,
-                        Word* partial) {
+__device__ TokenId draw(const TokenChoice& options, const RowState& state, const Listed& list, Word* partial) {
   const auto mass = [](Word value) { return value; };
   const auto one = [](Word) { return Word{1}; };
-  const int digits = by_rank(options, vocabulary) ? 8 : 4;
+  const int digits = by_rank(options) ? 8 : 4;
   Filter filter = {~Word{0}, false};
   Word target = __ldcg(&state.target);
-  if (by_rank(options, vocabulary)) {
-    if (options.top_k > 0 && options.top_k < vocabulary) {
+  if (by_rank(options)) {
+    if (options.top_k > 0 && options.top_k < options.vocabulary) {
       filter.limit = find_key(list, filter, static_cast<Word>(options.top_k), digits, one, partial);
       target = reach(options.top_p, mass_of(list, filter, partial));
     }
@@ -293,15 +297,15 @@ __device__ TokenId draw(const SampledRow& options, int vocabulary, const RowStat
 
 }  // namespace
 
-std::int64_t sampling_bytes(std::int64_t rows, std::int64_t vocabulary) { return rows * row_bytes(vocabulary); }
+std::int64_t sampling_bytes(std::int64_t rows, std::int64_t columns) { return rows * row_bytes(columns); }
 
 // The best token of every slice; clears what the next kernels count in.
 __global__ void __launch_bounds__(kSamplingThreads) find_best(Sampling job) {
   __shared__ Word partial[kWarps];
-  const SampledRow options = job.options[blockIdx.y];
+  const TokenChoice options = job.options[blockIdx.y];
   RowState& state = state_of(job, blockIdx.y);
-  const float* logits = job.logits + blockIdx.y * job.stride;
-  const Slice slice = slice_of(job.vocabulary);
+  const float* logits = job.logits + static_cast<std::int64_t>(blockIdx.y) * job.columns;
+  const Slice slice = slice_of(options.vocabulary);
   Word best = 0;
   for (int token = slice.first + static_cast<int>(threadIdx.x); token < slice.last; token += kSamplingThreads) {
     const float logit = penalised(options, logits[token], token);
@@ -310,11 +314,10 @@ __global__ void __launch_bounds__(kSamplingThreads) find_best(Sampling job) {
     if (candidate > best) best = candidate;
   }
   best = block_max_word(best, partial);
-  constexpr int kCleared = kBins / kSamplingSlices;
-  const auto at = static_cast<int>(blockIdx.x) * kCleared + static_cast<int>(threadIdx.x);
-  if (threadIdx.x < kCleared) {
-    state.mass[at] = 0;
-    state.count[at] = 0;
+  const unsigned step = gridDim.x * kSamplingThreads;
+  for (unsigned bin = blockIdx.x * kSamplingThreads + threadIdx.x; bin < kBins; bin += step) {
+    state.mass[bin] = 0;
+    state.count[bin] = 0;
   }
   if (threadIdx.x == 0) state.best[blockIdx.x] = best;
   if (threadIdx.x == 0 && blockIdx.x == 0) {
@@ -329,9 +332,9 @@ __global__ void __launch_bounds__(kSamplingThreads) weigh_tokens(Sampling job) {
   __shared__ Word partial[kWarps];
   __shared__ Word mass[kBins];
   __shared__ unsigned count[kBins];
-  const SampledRow options = job.options[blockIdx.y];
+  const TokenChoice options = job.options[blockIdx.y];
   RowState& state = state_of(job, blockIdx.y);
-  const Word best = block_max_word(threadIdx.x < kSamplingSlices ? state.best[threadIdx.x] : 0, partial);
+  const Word best = block_max_word(threadIdx.x < gridDim.x ? state.best[threadIdx.x] : 0, partial);
   if (best == kNotFinite || options.temperature == 0) {
     if (blockIdx.x == 0 && threadIdx.x == 0) {
       job.tokens[blockIdx.y] = best == kNotFinite ? kNoToken : static_cast<TokenId>(~static_cast<unsigned>(best));
@@ -341,11 +344,11 @@ __global__ void __launch_bounds__(kSamplingThreads) weigh_tokens(Sampling job) {
   for (int bin = static_cast<int>(threadIdx.x); bin < kBins; bin += kSamplingThreads) mass[bin] = count[bin] = 0;
   __syncthreads();
   const double top = from_ordered_bits(static_cast<unsigned>(best >> 32));
-  const float* logits = job.logits + blockIdx.y * job.stride;
-  const bool ranked = by_rank(options, job.vocabulary);
-  const Slice slice = slice_of(job.vocabulary);
+  const float* logits = job.logits + static_cast<std::int64_t>(blockIdx.y) * job.columns;
+  const bool ranked = by_rank(options);
+  const Slice slice = slice_of(options.vocabulary);
   for (int token = slice.first + static_cast<int>(threadIdx.x); token < slice.last; token += kSamplingThreads) {
-    const Weighed weighed = weigh(options, penalised(options, logits[token], token), top, token, job.vocabulary);
+    const Weighed weighed = weigh(options, penalised(options, logits[token], token), top, token);
     if (ranked || (weighed.mass & kKept) != 0) atomicAdd(&mass[weighed.bin], weighed.mass & ~kKept);
     atomicAdd(&count[weighed.bin], 1U);
   }
@@ -355,26 +358,26 @@ __global__ void __launch_bounds__(kSamplingThreads) weigh_tokens(Sampling job) {
     atomicAdd(&state.mass[bin], mass[bin]);
     atomicAdd(&state.count[bin], count[bin]);
   }
-  if (arrives_last(&state.weighed, gridDim.x)) choose_bins(options, job.vocabulary, state, partial);
+  if (arrives_last(&state.weighed, gridDim.x)) choose_bins(options, state, partial);
 }
 
 // Lists the tokens of the chosen bins; the last block of a row draws.
 __global__ void __launch_bounds__(kSamplingThreads) draw_tokens(Sampling job) {
   __shared__ Word partial[kWarps];
-  const SampledRow options = job.options[blockIdx.y];
+  const TokenChoice options = job.options[blockIdx.y];
   RowState& state = state_of(job, blockIdx.y);
-  const Word best = block_max_word(threadIdx.x < kSamplingSlices ? state.best[threadIdx.x] : 0, partial);
+  const Word best = block_max_word(threadIdx.x < gridDim.x ? state.best[threadIdx.x] : 0, partial);
   if (best == kNotFinite || options.temperature == 0) return;
   Word* const keys = keys_of(job, blockIdx.y);
-  Word* const masses = keys + job.vocabulary;
+  Word* const masses = keys + job.columns;
   const double top = from_ordered_bits(static_cast<unsigned>(best >> 32));
-  const float* logits = job.logits + blockIdx.y * job.stride;
-  const bool ranked = by_rank(options, job.vocabulary);
-  const Slice slice = slice_of(job.vocabulary);
+  const float* logits = job.logits + static_cast<std::int64_t>(blockIdx.y) * job.columns;
+  const bool ranked = by_rank(options);
+  const Slice slice = slice_of(options.vocabulary);
   for (int base = slice.first; base < slice.last; base += kSamplingThreads) {
     const int token = base + static_cast<int>(threadIdx.x);
     const float logit = token < slice.last ? penalised(options, logits[token], token) : 0;
-    const Weighed weighed = weigh(options, logit, top, token, job.vocabulary);
+    const Weighed weighed = weigh(options, logit, top, token);
     const bool wanted = token < slice.last && weighed.bin >= state.first_bin && weighed.bin <= state.last_bin;
     const unsigned lanes = __ballot_sync(kAllLanes, wanted ? 1 : 0);
     const unsigned lane = threadIdx.x % kWarp;
@@ -388,18 +391,19 @@ __global__ void __launch_bounds__(kSamplingThreads) draw_tokens(Sampling job) {
   }
   if (!arrives_last(&state.drawn, gridDim.x)) return;
   const Listed list = {keys, masses, __ldcg(&state.listed)};
-  const TokenId token = draw(options, job.vocabulary, state, list, partial);
+  const TokenId token = draw(options, state, list, partial);
   if (threadIdx.x == 0) job.tokens[blockIdx.y] = token;
 }
 
-__global__ void __launch_bounds__(kSamplingThreads)
-    mark_seen(std::uint8_t* seen, const TokenId* tokens, std::int32_t count, std::int32_t vocabulary,
-              std::uint32_t flag) {
+__global__ void mark_settled(Sampling job) {
   // One thread: two tokens of the list may be the same, and bytes have no atomic.
   if (threadIdx.x != 0) return;
-  for (std::int32_t i = 0; i < count; ++i) {
-    const TokenId token = tokens[i];
-    if (token >= 0 && token < vocabulary) seen[token] = static_cast<std::uint8_t>(seen[token] | flag);
+  for (std::int32_t row = 0; row < job.rows; ++row) {
+    const TokenChoice& options = job.options[row];
+    for (std::int32_t i = 0; options.seen != nullptr && i < options.settled; ++i) {
+      std::uint8_t& seen = options.seen[options.tokens[i]];
+      seen = static_cast<std::uint8_t>(seen | kGenerated);
+    }
   }
 }
 

@@ -3,6 +3,7 @@
 set(LECTERN_CUDA_SOURCES
   attention.cu
   causal_conv.cu
+  choose_tokens.cu
   cublas.cu
   cuda_backend.cu
   cuda_devices.cu

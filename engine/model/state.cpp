@@ -61,6 +61,12 @@ Result<void> SequenceState::reserve_tentative(const ModelConfig& config, Backend
   return {};
 }
 
+Result<void> SequenceState::reserve_kept(const ModelConfig& config, Backend& backend) {
+  if (kept_) return {};
+  ENGINE_TRY(kept_, backend.make_buffer(kKeptRows * config.hidden_size, MemoryUse::kState));
+  return {};
+}
+
 void SequenceState::accept(std::int64_t rows, const ModelConfig& config, Backend& backend) {
   for (std::size_t i = 0; i < deltas_.size(); ++i) {
     if (caches_[i]) {
@@ -108,7 +114,7 @@ std::int64_t SequenceState::kv_bytes() const {
 }
 
 std::int64_t SequenceState::bytes() const {
-  std::int64_t total = kv_bytes();
+  std::int64_t total = kv_bytes() + bytes_of(kept_);
   for (const DeltaNetState& delta : deltas_) total += bytes_of(delta.conv) + bytes_of(delta.recurrent);
   for (const TentativeRows& rows : tentative_rows_) total += bytes_of(rows.conv_inputs) + bytes_of(rows.changes);
   return total;

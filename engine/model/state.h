@@ -12,6 +12,9 @@
 
 namespace lectern::engine {
 
+// Hidden rows of the last tokens that a sequence keeps on the device until the MTP module reads them.
+inline constexpr std::int64_t kKeptRows = 256 + kSmallBatchRows;
+
 struct DeltaNetState {
   std::unique_ptr<Buffer> conv;       // [taps - 1, channels], inputs before the activation, oldest first
   std::unique_ptr<Buffer> recurrent;  // [Hv, dk, dv]
@@ -62,6 +65,10 @@ class SequenceState {
   // Room for the first tentative pass.
   Result<void> reserve_tentative(const ModelConfig& config, Backend& backend);
 
+  // Room for kept rows.
+  Result<void> reserve_kept(const ModelConfig& config, Backend& backend);
+
+  Tensor kept() { return {kept_->data(), kKeptRows, kept_->size() / kKeptRows}; }
   DeltaNetState& delta(std::size_t layer) { return deltas_[layer]; }
   TentativeRows& tentative_rows(std::size_t layer) { return tentative_rows_[layer]; }
   KvCache& cache(std::size_t layer) { return *caches_[layer]; }
@@ -92,6 +99,7 @@ class SequenceState {
   std::vector<TentativeRows> tentative_rows_;     // the same, and before the first tentative pass
   std::vector<std::unique_ptr<KvCache>> caches_;  // indexed by layer; empty for DeltaNet layers
   std::unique_ptr<KvCache> mtp_cache_;
+  std::unique_ptr<Buffer> kept_;  // [kKeptRows, d], from reserve_kept() on; of no copy
 };
 
 }  // namespace lectern::engine

@@ -2,10 +2,11 @@
 #include "model/transformer.h"
 
 #include <algorithm>
-#include <bit>
 #include <string>
 #include <utility>
 #include <vector>
+
+#include "model/pass.h"
 
 namespace lectern::engine {
 namespace {
@@ -13,29 +14,14 @@ namespace {
 // Rows of the head computed at once: bounds the memory of large vocabularies.
 constexpr std::int64_t kLogitRows = kSmallBatchRows;
 
-Tensor rows_of(const Tensor& all, std::int64_t first, std::int64_t rows) { return {all.row(first), rows, all.cols}; }
-
-// A pass that is dropped unless it ends.
-class Pass {
- public:
-  Pass(Backend& backend, std::span<const std::uint64_t> key) : backend_(backend) { backend_.begin_pass(key); }
-  ~Pass() {
-    if (!ended_) backend_.drop_pass();
+// What a pass does for the rows from which tokens are chosen, for its key.
+std::int64_t kind_of(std::span<const TokenChoice> choices) {
+  auto kind = static_cast<std::int64_t>(choices.size()) << 2;
+  for (const TokenChoice& choice : choices) {
+    kind |= (choice.temperature != 0 ? 1 : 0) | (choice.seen != nullptr ? 2 : 0);
   }
-  Pass(const Pass&) = delete;
-  Pass& operator=(const Pass&) = delete;
-
-  Result<void> end() {
-    ended_ = true;
-    return backend_.end_pass();
-  }
-
- private:
-  Backend& backend_;
-  bool ended_ = false;
-};
-
-std::uint64_t address_bits(const void* address) { return std::bit_cast<std::uintptr_t>(address); }
+  return kind;
+}
 
 }  // namespace
 
@@ -86,13 +72,14 @@ Result<void> Transformer::make_scratch() {
   std::int64_t width = 0;
   for (const Part& part : parts) width += part.width;
   ENGINE_TRY(scratch_memory_,
-             backend_.make_buffer(width * pass_rows() + kLogitRows * config_.vocabulary, MemoryUse::kScratch));
+             backend_.make_buffer(width * pass_rows() + kLogitRows * (config_.vocabulary + 1), MemoryUse::kScratch));
   float* next = scratch_memory_->data();
   for (const Part& part : parts) {
     scratch_.*part.tensor = {next, pass_rows(), part.width};
     next += part.width * pass_rows();
   }
   logits_ = {next, kLogitRows, config_.vocabulary};
+  chosen_ = reinterpret_cast<TokenId*>(next + kLogitRows * config_.vocabulary);
   return {};
 }
 
@@ -147,7 +134,8 @@ Result<void> Transformer::check_call(std::span<const TokenId> tokens, std::int64
     return size % width == 0 && size / width <= outputs.rows;
   };
   if (outputs.rows < 0 || outputs.rows > count || !fits(outputs.logits, config_.vocabulary) ||
-      !fits(outputs.hidden, config_.hidden_size)) {
+      !fits(outputs.hidden, config_.hidden_size) || outputs.choices.size() > static_cast<std::size_t>(outputs.rows) ||
+      outputs.chosen.size() != outputs.choices.size()) {
     return Error{ErrorCode::kInvalidArgument, "The outputs do not have the size of " + std::to_string(outputs.rows) +
                                                   " rows out of " + std::to_string(count) + "."};
   }
@@ -157,11 +145,11 @@ Result<void> Transformer::check_call(std::span<const TokenId> tokens, std::int64
 // The part of `outputs`, which are for the last of `count` tokens, that tokens first .. first + rows - 1 give.
 Outputs Transformer::outputs_of_chunk(const Outputs& outputs, std::int64_t count, std::int64_t first,
                                       std::int64_t rows) const {
-  const auto cut = [&](std::span<float> span, std::int64_t width) {
+  const auto cut = [&](auto span, std::int64_t width) {
     const std::int64_t first_wanted = count - static_cast<std::int64_t>(span.size()) / width;
     const std::int64_t begin = std::max(first, first_wanted);
     const std::int64_t wanted = std::max<std::int64_t>(0, first + rows - begin);
-    if (wanted == 0) return std::span<float>();
+    if (wanted == 0) return decltype(span)();
     return span.subspan(static_cast<std::size_t>((begin - first_wanted) * width),
                         static_cast<std::size_t>(wanted * width));
   };
@@ -169,6 +157,8 @@ Outputs Transformer::outputs_of_chunk(const Outputs& outputs, std::int64_t count
   part.rows = std::clamp<std::int64_t>(first + rows - (count - outputs.rows), 0, rows);
   part.logits = cut(outputs.logits, config_.vocabulary);
   part.hidden = cut(outputs.hidden, config_.hidden_size);
+  part.choices = cut(outputs.choices, 1);
+  part.chosen = cut(outputs.chosen, 1);
   return part;
 }
 
@@ -180,6 +170,9 @@ Result<void> Transformer::check_reading(const Reading& reading) const {
   if (reading.tentative && reading.tokens.size() > static_cast<std::size_t>(kSmallBatchRows)) {
     return Error{ErrorCode::kInvalidArgument,
                  "At most " + std::to_string(kSmallBatchRows) + " tokens are read tentatively."};
+  }
+  if (reading.keep_from >= 0 && reading.keep_from + reading.outputs.rows > kKeptRows) {
+    return Error{ErrorCode::kInvalidArgument, "At most " + std::to_string(kKeptRows) + " hidden rows are kept."};
   }
   return check_call(reading.tokens, state.length(), context_of(state), reading.outputs);
 }
@@ -208,7 +201,8 @@ std::vector<std::uint64_t> Transformer::key_of(PassKind kind, std::span<const Se
     key.push_back(address_bits(segments[i].state->identity()));
     for (const std::int64_t number :
          {segments[i].rows, std::int64_t{segments[i].tentative}, outputs[i].rows,
-          static_cast<std::int64_t>(outputs[i].logits.size()), static_cast<std::int64_t>(outputs[i].hidden.size())}) {
+          static_cast<std::int64_t>(outputs[i].logits.size()), static_cast<std::int64_t>(outputs[i].hidden.size()),
+          std::int64_t{segments[i].keep_from >= 0}, kind_of(outputs[i].choices)}) {
       key.push_back(static_cast<std::uint64_t>(number));
     }
   }
@@ -223,10 +217,12 @@ Result<void> Transformer::advance(std::span<const Reading> readings, const std::
     ENGINE_CHECK(check_reading(reading));
     outputs.push_back(reading.outputs);
     const auto rows = static_cast<std::int64_t>(reading.tokens.size());
-    segments.push_back({reading.state, static_cast<std::int64_t>(tokens.size()), rows, reading.tentative});
+    segments.push_back(
+        {reading.state, static_cast<std::int64_t>(tokens.size()), rows, reading.tentative, reading.keep_from});
     tokens.insert(tokens.end(), reading.tokens.begin(), reading.tokens.end());
     ENGINE_CHECK(reading.state->reserve(rows, backend_));
     if (reading.tentative) ENGINE_CHECK(reading.state->reserve_tentative(config_, backend_));
+    if (reading.keep_from >= 0) ENGINE_CHECK(reading.state->reserve_kept(config_, backend_));
   }
   const auto all_rows = static_cast<std::int64_t>(tokens.size());
   if (all_rows > pass_rows()) {
@@ -323,7 +319,7 @@ void Transformer::attention(const AttentionWeights& w, const Norm& input, std::s
 void Transformer::emit(std::span<const Segment> segments, std::span<const Outputs> outputs, const Buffer& norm,
                        const Scratch& s) {
   const std::int64_t d = config_.hidden_size;
-  std::vector<float*> logits;  // where those of the rows gathered in s.mixed go
+  std::vector<WantedRow> gathered;  // in s.mixed
   for (std::size_t i = 0; i < segments.size(); ++i) {
     const Outputs& wanted = outputs[i];
     if (wanted.rows == 0) continue;
@@ -331,22 +327,63 @@ void Transformer::emit(std::span<const Segment> segments, std::span<const Output
     backend_.rms_norm(rows, norm.data(), d, config_.norm_epsilon, rows);
     const auto hidden_rows = static_cast<std::int64_t>(wanted.hidden.size()) / d;
     if (hidden_rows > 0) backend_.download(rows.last_rows(hidden_rows).data, wanted.hidden);
-    const auto logit_rows = static_cast<std::int64_t>(wanted.logits.size()) / config_.vocabulary;
-    for (std::int64_t r = 0; r < logit_rows; ++r) {
-      backend_.copy(rows.row(rows.rows - logit_rows + r), s.mixed.row(static_cast<std::int64_t>(logits.size())), d);
-      logits.push_back(wanted.logits.data() + r * config_.vocabulary);
+    if (segments[i].keep_from >= 0) backend_.copy_rows(rows, segments[i].state->kept(), segments[i].keep_from);
+    for (const WantedRow& row : wanted_rows(wanted)) {
+      backend_.copy(rows.row(row.at), s.mixed.row(static_cast<std::int64_t>(gathered.size())), d);
+      gathered.push_back(row);
     }
   }
-  const auto count = static_cast<std::int64_t>(logits.size());
+  const auto count = static_cast<std::int64_t>(gathered.size());
   for (std::int64_t first = 0; first < count; first += kLogitRows) {
     const Tensor rows = rows_of(s.mixed, first, std::min(kLogitRows, count - first));
     const Tensor results = logits_.first_rows(rows.rows);
     backend_.linear(rows, weights_.head_matrix(), false, results);
+    const auto part = std::span(gathered).subspan(static_cast<std::size_t>(first), static_cast<std::size_t>(rows.rows));
     for (std::int64_t r = 0; r < rows.rows; ++r) {
-      backend_.download(results.row(r),
-                        {logits[static_cast<std::size_t>(first + r)], static_cast<std::size_t>(config_.vocabulary)});
+      float* const logits = part[static_cast<std::size_t>(r)].logits;
+      if (logits != nullptr) backend_.download(results.row(r), {logits, static_cast<std::size_t>(config_.vocabulary)});
     }
+    choose(part, results);
   }
+}
+
+// The rows, counted from the first of `wanted`, whose logits or tokens are wanted.
+std::vector<Transformer::WantedRow> Transformer::wanted_rows(const Outputs& wanted) const {
+  const auto logits = static_cast<std::int64_t>(wanted.logits.size()) / config_.vocabulary;
+  const auto choices = static_cast<std::int64_t>(wanted.choices.size());
+  std::vector<WantedRow> rows;
+  for (std::int64_t at = wanted.rows - std::max(logits, choices); at < wanted.rows; ++at) {
+    WantedRow row = {at, nullptr, nullptr, nullptr};
+    const std::int64_t left = wanted.rows - at;
+    if (left <= logits) row.logits = wanted.logits.data() + (logits - left) * config_.vocabulary;
+    if (left <= choices) {
+      row.choice = &wanted.choices[static_cast<std::size_t>(choices - left)];
+      row.chosen = &wanted.chosen[static_cast<std::size_t>(choices - left)];
+    }
+    rows.push_back(row);
+  }
+  return rows;
+}
+
+// The tokens of those of the rows that want one.
+void Transformer::choose(std::span<const WantedRow> rows, const Tensor& logits) {
+  const auto wants = [](const WantedRow& row) { return row.choice != nullptr; };
+  if (std::none_of(rows.begin(), rows.end(), wants)) return;
+  std::vector<TokenChoice> choices;
+  for (const WantedRow& row : rows) choices.push_back(wants(row) ? *row.choice : best_token());
+  backend_.choose_tokens(logits, choices, chosen_);
+  for (std::size_t i = 0; i < rows.size();) {
+    std::size_t end = i + 1;
+    while (wants(rows[i]) && end < rows.size() && rows[end].chosen == rows[end - 1].chosen + 1) ++end;
+    if (wants(rows[i])) backend_.download_tokens(chosen_ + i, {rows[i].chosen, end - i});
+    i = end;
+  }
+}
+
+TokenChoice Transformer::best_token() const {
+  TokenChoice choice;
+  choice.vocabulary = static_cast<std::int32_t>(config_.vocabulary);
+  return choice;
 }
 
 Result<void> Transformer::accept(SequenceState& state, std::int64_t tokens) {
@@ -379,22 +416,32 @@ Result<void> Transformer::draft(SequenceState& state, std::span<const TokenId> t
 // u = fc [norm(E[x]) | norm(y)], then one attention layer.
 Result<void> Transformer::draft_chunk(SequenceState& state, std::span<const TokenId> tokens,
                                       std::span<const float> hidden, const Outputs& outputs) {
-  const MtpWeights& mtp = *weights_.mtp;
-  const std::int64_t d = config_.hidden_size;
   const Scratch s = rows_of_scratch(static_cast<std::int64_t>(tokens.size()));
   const Segment segment = {&state, 0, s.hidden.rows, false};
   Pass pass(backend_, key_of(PassKind::kDraft, {&segment, 1}, {&outputs, 1}));
   backend_.embed(*weights_.embedding, tokens, s.mixed);
-  backend_.rms_norm(s.mixed, mtp.embedding_norm->data(), d, config_.norm_epsilon, s.normed);
   backend_.upload(hidden, s.hidden.data);
-  backend_.rms_norm(s.hidden, mtp.hidden_norm->data(), d, config_.norm_epsilon, s.mixed);
+  mtp_rows(state, {&s.hidden, 1}, s);
+  emit({&segment, 1}, {&outputs, 1}, *weights_.mtp->norm, s);
+  return pass.end();
+}
+
+// The module over the embeddings in s.mixed and the rows of `hidden`, one piece behind the other; into s.hidden.
+void Transformer::mtp_rows(SequenceState& state, std::span<const Tensor> hidden, const Scratch& s) {
+  const MtpWeights& mtp = *weights_.mtp;
+  const std::int64_t d = config_.hidden_size;
+  const Segment segment = {&state, 0, s.hidden.rows, false};
+  backend_.rms_norm(s.mixed, mtp.embedding_norm->data(), d, config_.norm_epsilon, s.normed);
+  std::int64_t first = 0;
+  for (const Tensor& piece : hidden) {
+    backend_.rms_norm(piece, mtp.hidden_norm->data(), d, config_.norm_epsilon, rows_of(s.mixed, first, piece.rows));
+    first += piece.rows;
+  }
   backend_.copy_columns(s.normed, s.pair, 0);
   backend_.copy_columns(s.mixed, s.pair, d);
   backend_.linear(s.pair, *mtp.fc, false, s.hidden);
   const CacheOf drafts = [](SequenceState& owner, std::size_t) -> KvCache& { return owner.mtp_cache(); };
   layer(mtp.layer, 0, {&segment, 1}, drafts, s);
-  emit({&segment, 1}, {&outputs, 1}, *mtp.norm, s);
-  return pass.end();
 }
 
 }  // namespace lectern::engine

@@ -23,6 +23,9 @@ struct Outputs {
   std::int64_t rows = 0;
   std::span<float> logits;  // [up to rows, vocabulary]
   std::span<float> hidden;  // [up to rows, d], after the final norm: what the MTP module reads
+  // [up to rows], of a backend that chooses tokens: those that follow the last rows, and by which rules.
+  std::span<const TokenChoice> choices = {};
+  std::span<TokenId> chosen = {};
 };
 
 // Tokens that one sequence reads in a pass shared with others.
@@ -31,6 +34,8 @@ struct Reading {
   std::span<const TokenId> tokens;
   Outputs outputs;
   bool tentative = false;  // at most kSmallBatchRows tokens; they count once SequenceState::accept() says so
+  // The hidden rows of the outputs are also kept on the device, as rows of SequenceState::kept() from this one on.
+  std::int64_t keep_from = -1;  // -1: not kept
 };
 
 // Qwen3-Next: pre-norm decoder of gated DeltaNet and gated attention layers, each followed by a sparse mixture of
@@ -48,6 +53,8 @@ class Transformer {
   const ModelConfig& config() const { return config_; }
   const ModelWeights& weights() const { return weights_; }
   bool has_mtp() const { return weights_.mtp.has_value(); }
+  // Whether outputs may ask for tokens, and guess() works.
+  bool chooses_tokens() const { return backend_.chooses_tokens(config_.vocabulary); }
   // Where the sequences live.
   Backend& backend() { return backend_; }
   // Most tokens that advance() takes.
@@ -89,6 +96,21 @@ class Transformer {
   Result<void> draft(SequenceState& state, std::span<const TokenId> tokens, std::span<const float> hidden,
                      const Outputs& outputs);
 
+  // The same on kept rows, which never leave the device.
+  //
+  // Reads the first `tokens.size()` of them with their next tokens; the row behind those becomes the first.
+  Result<void> pair_kept(SequenceState& state, std::span<const TokenId> tokens);
+  // Reads `kept` rows, at most one, and those of the pass just ended, which was of this sequence alone and gave all
+  // hidden rows of `tokens`; but for the last, which becomes the first row kept.
+  Result<void> pair_pass(SequenceState& state, std::span<const TokenId> tokens, std::int64_t kept);
+  // Reads the first `tokens.size()` kept rows, at most kSmallBatchRows, with their next tokens, then every guess with
+  // the module's own hidden row. kNoToken where the module gave numbers that are none. Only where the backend chooses
+  // tokens.
+  Result<void> guess(SequenceState& state, std::span<const TokenId> tokens, std::span<TokenId> guesses);
+  // Copies of the first kept rows, to and from host memory.
+  Result<void> keep(SequenceState& state, std::span<const float> rows);
+  Result<void> read_kept(SequenceState& state, std::span<float> rows);
+
  private:
   // Activations of one pass, [chunk rows, width] each.
   struct Scratch {
@@ -100,8 +122,16 @@ class Transformer {
     std::int64_t first = 0;
     std::int64_t rows = 0;
     bool tentative = false;
+    std::int64_t keep_from = -1;
   };
-  enum class PassKind : std::uint8_t { kTrunk, kDraft, kAccept };
+  // A row whose logits go to the host, or whose next token is chosen.
+  struct WantedRow {
+    std::int64_t at = 0;
+    float* logits = nullptr;
+    const TokenChoice* choice = nullptr;
+    TokenId* chosen = nullptr;
+  };
+  enum class PassKind : std::uint8_t { kTrunk, kDraft, kAccept, kGuess };
   // Keys and values that a segment's rows attend to.
   using CacheOf = KvCache& (*)(SequenceState& state, std::size_t layer);
 
@@ -127,6 +157,10 @@ class Transformer {
   std::vector<std::uint64_t> key_of(PassKind kind, std::span<const Segment> segments,
                                     std::span<const Outputs> outputs) const;
   void emit(std::span<const Segment> segments, std::span<const Outputs> outputs, const Buffer& norm, const Scratch& s);
+  std::vector<WantedRow> wanted_rows(const Outputs& wanted) const;
+  void choose(std::span<const WantedRow> rows, const Tensor& logits);
+  TokenChoice best_token() const;
+  void mtp_rows(SequenceState& state, std::span<const Tensor> hidden, const Scratch& s);
 
   ModelWeights weights_;
   ModelConfig config_;
@@ -135,6 +169,7 @@ class Transformer {
   std::unique_ptr<Buffer> scratch_memory_;
   Scratch scratch_;
   Tensor logits_;
+  TokenId* chosen_ = nullptr;  // [rows of logits_], on the device
 };
 
 }  // namespace lectern::engine

@@ -3,6 +3,10 @@
 
 namespace lectern::engine {
 
+void Backend::copy_rows(const Tensor& from, const Tensor& to, std::int64_t first) {
+  copy(from.data, to.row(first), from.rows * from.cols);
+}
+
 void Backend::linear_of_norm(const Tensor& x, const Norm& norm, std::span<const Projection> products,
                              const Tensor& normed) {
   rms_norm(x, norm.gain, x.cols, norm.eps, normed);

@@ -11,6 +11,7 @@
 #include "core/tensor.h"
 #include "engine/result.h"
 #include "engine/types.h"
+#include "ops/token_choice.h"
 
 namespace lectern::engine {
 
@@ -151,6 +152,8 @@ class Backend {
   virtual void copy(const float* from, float* to, std::int64_t floats) = 0;                     // on the device
   // to[t, first + c] = from[t, c]
   virtual void copy_columns(const Tensor& from, const Tensor& to, std::int64_t first) = 0;
+  // to[first + t, c] = from[t, c]; `first` may differ between passes with equal keys.
+  virtual void copy_rows(const Tensor& from, const Tensor& to, std::int64_t first);
   virtual void upload(std::span<const float> from, float* to) = 0;
   // Waits for all earlier work, except in a pass.
   virtual void download(const float* from, std::span<float> to) = 0;
@@ -257,6 +260,17 @@ class Backend {
   // y += mixture_of_experts(rms_norm(x)). y may be x; normed: working memory of x's shape.
   virtual void experts_of_norm(const Tensor& x, const Norm& norm, const ExpertWeights& w, const Tensor& normed,
                                const Tensor& y);
+
+  // --- choice of tokens ---------------------------------------------------------------------------------------------
+  // Whether the operations below are there, for so many tokens; otherwise tokens are chosen from downloaded logits.
+  virtual bool chooses_tokens(std::int64_t /*vocabulary*/) const { return false; }
+  // chosen[t] = the token that follows row t; kNoToken where a logit is NaN or infinite. What the choices say may
+  // differ between passes with equal keys, but for whether any has a temperature and whether any has `seen`.
+  virtual void choose_tokens(const Tensor& /*logits*/, std::span<const TokenChoice> /*choices*/, TokenId* /*chosen*/) {}
+  // As download().
+  virtual void download_tokens(const TokenId* /*from*/, std::span<TokenId> /*to*/) {}
+  // embed() of tokens on the device, one for each row of y; kNoToken gives any row.
+  virtual void embed_chosen(const Weight& /*table*/, const TokenId* /*chosen*/, const Tensor& /*y*/) {}
 
   // --- sentence encoder ---------------------------------------------------------------------------------------------
   // y = (x - mean) rsqrt(var + eps) gain + bias over each row. y may be x.

@@ -9,6 +9,7 @@
 
 #include "runtime/pass_scheduler.h"
 #include "runtime/sample_texts.h"
+#include "runtime/sampler.h"
 #include "runtime/spread.h"
 #include "runtime/transformer_sequence.h"
 
@@ -85,12 +86,14 @@ class DraftBench {
   Result<Continuation> go_on(const SequenceSnapshot& base, int drafts) {
     ENGINE_TRY(SequenceState state, model_.transformer->fork(base.state));
     TransformerSequence sequence(scheduler_, SequenceSnapshot{base.tokens, std::move(state), base.hidden}, drafts);
+    ENGINE_TRY(Sampler greedy, Sampler::create({}, static_cast<TokenId>(model_.vocabulary())));
+    const bool chosen_there = sequence.choose_with(greedy);
     Continuation continuation;
     const auto start = std::chrono::steady_clock::now();
     TokenId token = first_token_;
     for (std::int64_t i = 0; i < options_.decode_tokens; ++i) {
       ENGINE_TRY(const std::span<const float> logits, sequence.append(std::span(&token, 1), true, stop_));
-      token = most_likely_token(logits);
+      ENGINE_TRY(token, chosen_there ? sequence.chosen() : greedy.sample(logits));
       continuation.tokens.push_back(token);
     }
     continuation.seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();

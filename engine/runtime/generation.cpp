@@ -61,6 +61,7 @@ class Run {
     const Stopwatch watch;
     const auto total = static_cast<std::int64_t>(prompt.size());
     sampler_.add_prompt(prompt);
+    chosen_by_model_ = model_.choose_with(sampler_);
     statistics_.prompt_tokens = total;
     for (std::int64_t done = model_.length(); done < total;) {
       if (stop_.stop_requested()) return false;
@@ -110,7 +111,7 @@ class Run {
     const std::int64_t room = std::min(max_new_tokens, limits_.context_tokens - model_.length());
     while (true) {
       if (stop_.stop_requested()) return FinishReason::kCancelled;
-      ENGINE_TRY(const TokenId token, sampler_.sample(logits_));
+      ENGINE_TRY(const TokenId token, chosen_by_model_ ? model_.chosen() : sampler_.sample(logits_));
       const auto& stops = limits_.stop_tokens;
       if (std::find(stops.begin(), stops.end(), token) != stops.end()) return FinishReason::kStop;
       ++statistics_.generated_tokens;
@@ -129,6 +130,7 @@ class Run {
   TextStream stream_;
   std::stop_token stop_;
   std::span<const float> logits_;
+  bool chosen_by_model_ = false;
   GenerationStatistics statistics_;
 };
 

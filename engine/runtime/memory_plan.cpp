@@ -12,6 +12,7 @@
 #include <string_view>
 
 #include "cuda/cuda_plan.h"
+#include "model/state.h"
 #include "runtime/token_work.h"
 
 namespace lectern::engine {
@@ -114,7 +115,7 @@ class Planner {
     }
     plan_.experts = config_.experts;
     plan_.experts_on_gpu = on_gpu() ? config_.experts : 0;
-    plan_.state = on_gpu() ? state_bytes() + tentative_bytes() : state_bytes();
+    plan_.state = state_bytes() + (on_gpu() ? tentative_bytes() + beside_bytes() : 0);
     plan_.scratch = activations() + (on_gpu() ? working_bytes(false) : experts());
     if (on_gpu() && options_.sessions.memory_bytes > 0) plan_.sessions = snapshot_bytes();
   }
@@ -224,6 +225,12 @@ class Planner {
            (buffer_bytes(kSmallBatchRows * config_.conv_channels()) + buffer_bytes(kSmallBatchRows * change));
   }
 
+  // What is known about a sequence beside its states: rows for the MTP module, and which tokens occurred.
+  std::int64_t beside_bytes() const {
+    const std::int64_t rows = has_mtp_ && options_.draft_tokens > 0 ? kKeptRows : 0;
+    return buffer_bytes(rows * config_.hidden_size) + buffer_bytes((config_.vocabulary + kFloat - 1) / kFloat);
+  }
+
   std::int64_t longest_context() const {
     const double factor = std::max(1.0, options_.rope_factor);
     return static_cast<std::int64_t>(factor * static_cast<double>(config_.context_tokens));
@@ -253,7 +260,7 @@ class Planner {
                                std::max(config_.value_width(), config_.query_width()) + 2 * config_.dense_width +
                                (has_mtp_ ? 2 * config_.hidden_size : 0);
     const std::int64_t rows = std::max(options_.prefill_chunk_tokens, kSmallBatchRows);
-    return kFloat * (width * rows + kSmallBatchRows * config_.vocabulary);
+    return kFloat * (width * rows + kSmallBatchRows * (config_.vocabulary + 1));
   }
 
   // Rows sorted by expert: input, gate and inner product of every chosen expert.
@@ -272,6 +279,7 @@ class Planner {
     work.hidden = config_.hidden_size;
     work.inner = config_.expert_width;
     work.shared = config_.shared_expert_width;
+    work.logits = config_.vocabulary;
     work.hosted = hosted;
     work.attention = config_.attention;
     work.delta = config_.delta;

@@ -10,8 +10,6 @@ namespace lectern::engine {
 
 namespace {
 
-constexpr std::uint8_t kInPrompt = 1;
-constexpr std::uint8_t kGenerated = 2;
 constexpr std::size_t kFirstSorted = 256;  // a nucleus is rarely larger; beyond it the sorted part doubles
 
 constexpr std::size_t kHeapSorted = 1024;  // up to here one scan with a heap beats partitioning
@@ -37,6 +35,11 @@ Error out_of_range(const char* option, double value, const char* range) {
           std::string(option) + " is " + std::to_string(value) + " but must be " + range + "."};
 }
 
+Error not_a_number() {
+  return {ErrorCode::kDevice,
+          "The model computed a value that is not a number; the weights may be damaged or the device faulty."};
+}
+
 Result<void> check(const SamplingOptions& options) {
   const auto within = [](float value, float low, float high) { return value >= low && value <= high; };
   if (!within(options.temperature, 0, 100)) return out_of_range("temperature", options.temperature, "0 to 100");
@@ -56,7 +59,15 @@ Result<void> check(const SamplingOptions& options) {
 
 CounterRandom::CounterRandom(std::uint64_t seed) : key_(mix(seed + kGolden)) {}
 
-double CounterRandom::next() { return static_cast<double>(mix(key_ + ++counter_ * kGolden) >> 11U) * 0x1.0p-53; }
+double CounterRandom::next() {
+  const double number = after(0);
+  ++counter_;
+  return number;
+}
+
+double CounterRandom::after(std::uint64_t numbers) const {
+  return static_cast<double>(mix(key_ + (counter_ + numbers + 1) * kGolden) >> 11U) * 0x1.0p-53;
+}
 
 Sampler::Sampler(const SamplingOptions& options, TokenId vocabulary)
     : options_(options),
@@ -87,13 +98,30 @@ Result<TokenId> Sampler::sample(std::span<const float> logits) {
                                           std::to_string(count) + " tokens."};
   }
   logits = logits.first(count);
-  if (!all_finite(logits)) {
-    return Error{ErrorCode::kDevice,
-                 "The model computed a value that is not a number; the weights may be damaged or the device faulty."};
-  }
+  if (!all_finite(logits)) return not_a_number();
   const TokenId token = options_.temperature == 0 ? best(logits) : draw(logits);
   mark(token, kGenerated);
   return token;
+}
+
+TokenChoice Sampler::choice(std::uint64_t ahead) const {
+  TokenChoice choice;
+  choice.uniform = random_.after(ahead);
+  choice.temperature = options_.temperature;
+  choice.top_k = options_.top_k;
+  choice.top_p = options_.top_p;
+  choice.min_p = options_.min_p;
+  choice.presence_penalty = options_.presence_penalty;
+  choice.repetition_penalty = options_.repetition_penalty;
+  choice.vocabulary = vocabulary_;
+  return choice;
+}
+
+Result<TokenId> Sampler::take(TokenId chosen) {
+  if (chosen == kNoToken) return not_a_number();
+  if (options_.temperature != 0) random_.next();
+  mark(chosen, kGenerated);
+  return chosen;
 }
 
 float Sampler::penalised(std::size_t token, float logit) const {

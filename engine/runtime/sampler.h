@@ -8,6 +8,7 @@
 
 #include "engine/result.h"
 #include "engine/types.h"
+#include "ops/token_choice.h"
 
 namespace lectern::engine {
 
@@ -15,7 +16,8 @@ namespace lectern::engine {
 class CounterRandom {
  public:
   explicit CounterRandom(std::uint64_t seed);
-  double next();  // uniform in [0, 1), 53 bits
+  double next();                              // uniform in [0, 1), 53 bits
+  double after(std::uint64_t numbers) const;  // what next() gives after so many others
 
  private:
   std::uint64_t key_;
@@ -35,6 +37,14 @@ class Sampler {
   // Draws from `logits` (at least one per token) and counts the token as generated. Errors: kDevice when a logit is NaN
   // or infinite, which no healthy model gives.
   Result<TokenId> sample(std::span<const float> logits);
+
+  // For logits that are elsewhere: how sample() would choose from those that follow the `ahead` next tokens; what
+  // counts as seen is left to the caller.
+  TokenChoice choice(std::uint64_t ahead) const;
+  // Counts a token so chosen as sample() does. Errors: as there, for kNoToken.
+  Result<TokenId> take(TokenId chosen);
+  bool penalises() const { return options_.repetition_penalty != 1 || options_.presence_penalty != 0; }
+  std::span<const std::uint8_t> seen() const { return seen_; }
 
  private:
   struct Candidate {

@@ -4,6 +4,7 @@
 #include <cstdint>
 #include <functional>
 #include <memory>
+#include <optional>
 #include <span>
 #include <stop_token>
 #include <utility>
@@ -13,6 +14,7 @@
 #include "model/transformer.h"
 #include "runtime/draft_depth.h"
 #include "runtime/pass_scheduler.h"
+#include "runtime/row_choices.h"
 #include "runtime/sequence_model.h"
 
 namespace lectern::engine {
@@ -38,6 +40,8 @@ class TransformerSequence final : public SequenceModel {
 
   Result<std::span<const float>> append(std::span<const TokenId> tokens, bool want_logits,
                                         const std::stop_token& stop) override;
+  bool choose_with(Sampler& sampler) override;
+  Result<TokenId> chosen() override;
   DraftCounts drafts() const override { return counts_; }
   void at_boundary() override;
 
@@ -50,13 +54,15 @@ class TransformerSequence final : public SequenceModel {
  private:
   bool drafting() const { return most_drafts_ > 0; }
   std::int64_t rows() const { return static_cast<std::int64_t>(pass_.size()); }
-  std::span<float> logits_of(std::int64_t row);
+  std::span<const float> logits_of(std::int64_t row) const;
 
   Result<void> settle();
   Result<std::span<const float>> read_one(TokenId token, const std::stop_token& stop);
   Result<void> read_many(std::span<const TokenId> tokens, bool want_logits, const std::stop_token& stop);
   Result<std::vector<TokenId>> guess(TokenId token, int count);
+  Result<std::vector<TokenId>> guess_on_host(std::vector<TokenId> known, int count);
   Result<void> pair_up();
+  Result<void> want_rows(std::int64_t rows, std::span<const TokenId> guesses, Outputs& outputs);
 
   PassScheduler& scheduler_;
   SequenceState state_;
@@ -71,10 +77,13 @@ class TransformerSequence final : public SequenceModel {
   std::vector<TokenId> pass_;
   std::int64_t consumed_ = 0;
   double step_seconds_ = 0;    // of guessing and the pass
-  std::vector<float> logits_;  // [rows, vocabulary]
-  std::vector<float> hidden_;  // [rows, d]
+  std::vector<float> logits_;  // [rows, vocabulary]; none where tokens are chosen by choices_
+  std::optional<RowChoices> choices_;
+  std::int64_t last_row_ = 0;  // of the last pass that gave logits: that of the last token
 
-  std::vector<float> unpaired_;  // hidden rows of the last tokens, not yet fed to the MTP module with their successors
+  // Hidden rows of the last tokens, not yet fed to the MTP module with their successors: as many of state_.kept().
+  std::int64_t unpaired_ = 0;
+  std::vector<float> brought_;  // such rows that are still on the host
 };
 
 }  // namespace lectern::engine

@@ -76,6 +76,24 @@ TEST_F(CudaEngineTest, AnswersAsTheCpuDoes) {
   }
 }
 
+TEST_F(CudaEngineTest, ChoosesTheTokensOfTheCpu) {
+  const auto on_cpu = open(options(DeviceKind::kCpu));
+  const auto on_gpu = open(options(DeviceKind::kCuda));
+  ASSERT_TRUE(on_cpu.ok() && on_gpu.ok());
+  const SamplingOptions settings[] = {
+      {.temperature = 0.7F, .top_k = 20, .top_p = 0.8F, .seed = 5},
+      {.temperature = 0.8F, .presence_penalty = 1.0F, .repetition_penalty = 1.2F, .seed = 7},
+  };
+  for (const SamplingOptions& sampling : settings) {
+    GenerationRequest request = question();
+    request.sampling = sampling;
+    const auto expected = ask(**on_cpu, request);
+    const auto actual = ask(**on_gpu, request);
+    ASSERT_TRUE(expected.ok() && actual.ok());
+    EXPECT_EQ(actual->text, expected->text) << "seed " << sampling.seed;
+  }
+}
+
 TEST_F(CudaEngineTest, GuessingAheadChangesNothing) {
   EngineOptions plain = options(DeviceKind::kCuda);
   plain.draft_tokens = 0;
@@ -93,12 +111,16 @@ TEST_F(CudaEngineTest, TokensAreRepeatedGraphsAndTakeNoMemory) {
   plain.draft_tokens = 0;
   const auto engine = open(plain);
   ASSERT_TRUE(engine.ok());
+  GenerationRequest request = question("hello again");
+  request.sampling = {.temperature = 0.8F, .repetition_penalty = 1.1F};
   ASSERT_TRUE(ask(**engine, question()).ok());
   const emulation::Counters before = emulation::counters();
-  const auto reply = ask(**engine, question("hello again"));
+  const auto reply = ask(**engine, request);
   ASSERT_TRUE(reply.ok());
   const emulation::Counters after = emulation::counters();
   EXPECT_EQ(after.allocations, before.allocations);
+  const std::int64_t chosen = reply->statistics.generated_tokens + 1;  // the one that ends it may not count
+  EXPECT_LE(after.downloaded_bytes - before.downloaded_bytes, chosen * static_cast<std::int64_t>(sizeof(TokenId)));
   EXPECT_GE(after.graph_launches - before.graph_launches, reply->statistics.generated_tokens - 1);
 }
 

@@ -73,11 +73,11 @@ class CudaSampling : public ::testing::TestWithParam<emulation::ThreadOrder> {
   // `vocabulary` tokens, followed by `padding` columns that are better than all of them.
   std::vector<TokenId> sample(std::span<const Row> rows, int vocabulary, int padding = 0) {
     Logits logits;
-    std::vector<SampledRow> options;
-    std::vector<std::uint8_t> seen(rows.size() * static_cast<std::size_t>(vocabulary));
-    const DeviceArray<std::uint8_t> seen_there(seen);
+    std::vector<TokenChoice> options;
+    const DeviceArray<std::uint8_t> seen(flags_before(rows, vocabulary));
     for (const Row& row : rows) {
-      SampledRow& sampled = options.emplace_back();
+      TokenChoice& sampled = options.emplace_back();
+      sampled.vocabulary = vocabulary;
       sampled.uniform = CounterRandom(row.options.seed).next();
       sampled.temperature = row.options.temperature;
       sampled.top_k = row.options.top_k;
@@ -86,30 +86,47 @@ class CudaSampling : public ::testing::TestWithParam<emulation::ThreadOrder> {
       sampled.presence_penalty = row.options.presence_penalty;
       sampled.repetition_penalty = row.options.repetition_penalty;
       if (!row.prompt.empty() || !row.generated.empty()) {
-        auto* const seen_row = seen_there.data() + (options.size() - 1) * static_cast<std::size_t>(vocabulary);
-        mark(seen_row, row.prompt, vocabulary, kInPrompt);
-        mark(seen_row, row.generated, vocabulary, kGenerated);
-        sampled.seen = seen_row;
+        sampled.seen = seen.data() + (options.size() - 1) * static_cast<std::size_t>(vocabulary);
+        const std::size_t listed = std::min(row.generated.size(), kListed);
+        sampled.generated = static_cast<std::int32_t>(listed);
+        sampled.settled = sampled.generated;
+        std::copy_n(row.generated.begin(), listed, sampled.tokens);
       }
       logits.insert(logits.end(), row.logits.begin(), row.logits.end());
       logits.insert(logits.end(), static_cast<std::size_t>(padding), 1e6F);
     }
     const DeviceArray<float> logits_there(logits);
-    const DeviceArray<SampledRow> options_there(options);
+    const DeviceArray<TokenChoice> options_there(options);
     const DeviceArray<TokenId> tokens(std::vector<TokenId>(rows.size(), -7));
     const auto count = static_cast<std::int32_t>(rows.size());
     const DeviceArray<std::byte> memory(
-        std::vector<std::byte>(static_cast<std::size_t>(sampling_bytes(count, vocabulary)), std::byte{0xcd}));
-    sample_rows(runner(), Sampling{logits_there.data(), options_there.data(), tokens.data(), memory.data(),
-                                   vocabulary + padding, vocabulary, count});
+        std::vector<std::byte>(static_cast<std::size_t>(sampling_bytes(count, vocabulary + padding)), std::byte{0xcd}));
+    sample_rows(
+        runner(),
+        Sampling{logits_there.data(), options_there.data(), tokens.data(), memory.data(), vocabulary + padding, count},
+        {});
     EXPECT_EQ(cudaStreamSynchronize(stream_), cudaSuccess);
+    EXPECT_EQ(seen.values(), flags_after(rows, vocabulary));
     return tokens.values();
   }
 
-  void mark(std::uint8_t* seen, const std::vector<TokenId>& tokens, int vocabulary, std::uint8_t flag) {
-    const DeviceArray<TokenId> list(tokens);
-    mark_tokens(runner(), seen, list.data(), static_cast<std::int32_t>(tokens.size()), vocabulary, flag);
-    EXPECT_EQ(cudaStreamSynchronize(stream_), cudaSuccess);
+  // Of every row, one byte per token. The first generated tokens are listed in the choice, which marks them.
+  static constexpr std::size_t kListed = 5;
+  static std::vector<std::uint8_t> flags(std::span<const Row> rows, int vocabulary, std::size_t unmarked) {
+    std::vector<std::uint8_t> flags(rows.size() * static_cast<std::size_t>(vocabulary));
+    std::uint8_t* seen = flags.data();
+    for (const Row& row : rows) {
+      for (const TokenId token : row.prompt) seen[token] |= kInPrompt;
+      for (std::size_t i = unmarked; i < row.generated.size(); ++i) seen[row.generated[i]] |= kGenerated;
+      seen += vocabulary;
+    }
+    return flags;
+  }
+  static std::vector<std::uint8_t> flags_before(std::span<const Row> rows, int vocabulary) {
+    return flags(rows, vocabulary, kListed);
+  }
+  static std::vector<std::uint8_t> flags_after(std::span<const Row> rows, int vocabulary) {
+    return flags(rows, vocabulary, 0);
   }
 
   // The host's choice. Generated tokens are made so by a sampler that can choose nothing else.

@@ -32,6 +32,32 @@ double median(std::vector<double> list) {
   return list[list.size() / 2];
 }
 
+// Tokens of rows chosen as replies usually are.
+class Choices {
+ public:
+  Choices(const Subject& subject, std::int64_t rows) : tokens_(static_cast<std::size_t>(rows)) {
+    TokenChoice choice;
+    choice.uniform = 0.5;
+    choice.temperature = 0.7F;
+    choice.top_k = 20;
+    choice.top_p = 0.8F;
+    choice.vocabulary = static_cast<std::int32_t>(subject.model.config().vocabulary);
+    choices_.assign(tokens_.size(), choice);
+  }
+
+  Outputs outputs(std::size_t first, std::size_t rows) {
+    Outputs outputs;
+    outputs.rows = static_cast<std::int64_t>(rows);
+    outputs.choices = std::span(choices_).subspan(first, rows);
+    outputs.chosen = std::span(tokens_).subspan(first, rows);
+    return outputs;
+  }
+
+ private:
+  std::vector<TokenChoice> choices_;
+  std::vector<TokenId> tokens_;
+};
+
 class Decoder {
  public:
   static Result<Decoder> make(Subject& subject, const DecodeCase& wanted) {
@@ -48,8 +74,7 @@ class Decoder {
     const std::vector<TokenId> tokens = random_tokens(subject_, wanted_.sequences, 100 + passes_++);
     std::vector<Reading> readings;
     for (std::size_t i = 0; i < states_.size(); ++i) {
-      const Outputs outputs = {1, std::span(logits_).subspan(i * vocabulary_, vocabulary_), {}};
-      readings.push_back({&states_[i], std::span(tokens).subspan(i, 1), outputs});
+      readings.push_back({&states_[i], std::span(tokens).subspan(i, 1), choices_.outputs(i, 1)});
     }
     const auto begin = Clock::now();
     ENGINE_CHECK(subject_.model.advance(readings));
@@ -58,15 +83,11 @@ class Decoder {
 
  private:
   Decoder(Subject& subject, const DecodeCase& wanted)
-      : subject_(subject),
-        wanted_(wanted),
-        vocabulary_(static_cast<std::size_t>(subject.model.config().vocabulary)),
-        logits_(vocabulary_ * static_cast<std::size_t>(wanted.sequences)) {}
+      : subject_(subject), wanted_(wanted), choices_(subject, wanted.sequences) {}
 
   Subject& subject_;
   DecodeCase wanted_;
-  std::size_t vocabulary_;
-  std::vector<float> logits_;
+  Choices choices_;
   std::vector<SequenceState> states_;
   std::uint64_t passes_ = 0;
 };
@@ -99,7 +120,8 @@ class Speculator {
     ENGINE_CHECK(draft(tokens));
     times.draft = seconds_since(begin);
     begin = Clock::now();
-    const Reading reading = {&state_, tokens, {rows_, logits_, hidden_}, true};
+    const Outputs outputs = choices_.outputs(0, static_cast<std::size_t>(rows_));
+    const Reading reading = {&state_, tokens, outputs, true, 0};
     ENGINE_CHECK(subject_.model.advance({&reading, 1}));
     times.verify = seconds_since(begin);
     begin = Clock::now();
@@ -112,46 +134,34 @@ class Speculator {
 
  private:
   Speculator(Subject& subject, SequenceState state, std::int64_t rows)
-      : subject_(subject), state_(std::move(state)), rows_(rows), d_(subject.model.config().hidden_size) {
-    const auto vocabulary = static_cast<std::size_t>(subject.model.config().vocabulary);
-    logits_.resize(vocabulary * static_cast<std::size_t>(rows));
-    guess_logits_.resize(vocabulary);
-    hidden_.resize(static_cast<std::size_t>(rows * d_));
-    guess_hidden_.resize(static_cast<std::size_t>(d_));
-  }
+      : subject_(subject),
+        state_(std::move(state)),
+        rows_(rows),
+        choices_(subject, rows),
+        guesses_(static_cast<std::size_t>(rows - 1)) {}
 
   Result<void> read_first() {
     const std::vector<TokenId> token = random_tokens(subject_, 1, 499);
-    const Reading reading = {&state_, token, {1, {}, std::span(hidden_).first(static_cast<std::size_t>(d_))}};
+    const Reading reading = {&state_, token, {1, {}, {}}, false, 0};
     return subject_.model.advance({&reading, 1});
   }
 
-  // `tokens`: the one that is known, and the guesses.
+  // `tokens`: the one that is known, and those that count as guesses.
   Result<void> draft(std::span<const TokenId> tokens) {
     std::vector<TokenId> known = successors_;
     known.push_back(tokens[0]);
-    const auto pairs = static_cast<std::int64_t>(known.size());
-    const Outputs outputs = {1, guess_logits_, guess_hidden_};
     KvCache& cache = state_.mtp_cache();
-    ENGINE_CHECK(
-        subject_.model.draft(state_, known, std::span(hidden_).first(static_cast<std::size_t>(pairs * d_)), outputs));
-    const std::int64_t length = cache.length();
-    for (std::int64_t i = 1; i + 1 < rows_; ++i) {
-      const std::vector<float> hidden = guess_hidden_;
-      ENGINE_CHECK(subject_.model.draft(state_, tokens.subspan(static_cast<std::size_t>(i), 1), hidden, outputs));
-    }
-    cache.truncate(length);
+    const std::int64_t paired = cache.length() + static_cast<std::int64_t>(known.size());
+    ENGINE_CHECK(subject_.model.guess(state_, known, guesses_));
+    cache.truncate(paired);
     return {};
   }
 
   Subject& subject_;
   SequenceState state_;
   std::int64_t rows_;
-  std::int64_t d_;
-  std::vector<float> logits_;
-  std::vector<float> hidden_;
-  std::vector<float> guess_logits_;
-  std::vector<float> guess_hidden_;
+  Choices choices_;
+  std::vector<TokenId> guesses_;
   std::vector<TokenId> successors_;
   std::uint64_t rounds_ = 0;
 };

@@ -241,6 +241,9 @@ void ObservedBackend::copy(const float* from, float* to, std::int64_t floats) {
 void ObservedBackend::copy_columns(const Tensor& from, const Tensor& to, std::int64_t first) {
   observe("copy_columns", 2 * floats_of(from), [&] { inner_.copy_columns(from, to, first); });
 }
+void ObservedBackend::copy_rows(const Tensor& from, const Tensor& to, std::int64_t first) {
+  observe("copy_rows", 2 * floats_of(from), [&] { inner_.copy_rows(from, to, first); });
+}
 void ObservedBackend::upload(std::span<const float> from, float* to) {
   observe("upload", 0, [&] { inner_.upload(from, to); });
 }
@@ -279,6 +282,16 @@ void ObservedBackend::advance_conv(const Tensor& u, std::int64_t taps, float* st
 void ObservedBackend::gated_rms_norm(const Tensor& z, const float* gain, std::int64_t width, float eps,
                                      const Tensor& o) {
   observe("gated_rms_norm", 3 * floats_of(o), [&] { inner_.gated_rms_norm(z, gain, width, eps, o); });
+}
+bool ObservedBackend::chooses_tokens(std::int64_t vocabulary) const { return inner_.chooses_tokens(vocabulary); }
+void ObservedBackend::choose_tokens(const Tensor& logits, std::span<const TokenChoice> choices, TokenId* chosen) {
+  observe("choose_tokens", floats_of(logits), [&] { inner_.choose_tokens(logits, choices, chosen); });
+}
+void ObservedBackend::download_tokens(const TokenId* from, std::span<TokenId> to) {
+  observe("download_tokens", 0, [&] { inner_.download_tokens(from, to); });
+}
+void ObservedBackend::embed_chosen(const Weight& table, const TokenId* chosen, const Tensor& y) {
+  observe("embed_chosen", 0, [&] { inner_.embed_chosen(table, chosen, y); });
 }
 void ObservedBackend::layer_norm(const Tensor& x, const float* gain, const float* bias, float eps, const Tensor& y) {
   observe("layer_norm", 2 * floats_of(y), [&] { inner_.layer_norm(x, gain, bias, eps, y); });

@@ -59,6 +59,7 @@ class ObservedBackend final : public Backend {
   Result<std::unique_ptr<Buffer>> make_buffer(std::int64_t floats, MemoryUse use) override;
   void copy(const float* from, float* to, std::int64_t floats) override;
   void copy_columns(const Tensor& from, const Tensor& to, std::int64_t first) override;
+  void copy_rows(const Tensor& from, const Tensor& to, std::int64_t first) override;
   void upload(std::span<const float> from, float* to) override;
   void download(const float* from, std::span<float> to) override;
   DeviceMemory most_memory() const override;
@@ -88,6 +89,10 @@ class ObservedBackend final : public Backend {
   void apply_changes(const float* changes, std::int64_t rows, const DeltaShape& shape, float* state) override;
   void gated_rms_norm(const Tensor& z, const float* gain, std::int64_t width, float eps, const Tensor& o) override;
   void mixture_of_experts(const Tensor& x, const ExpertWeights& w, const Tensor& y) override;
+  bool chooses_tokens(std::int64_t vocabulary) const override;
+  void choose_tokens(const Tensor& logits, std::span<const TokenChoice> choices, TokenId* chosen) override;
+  void download_tokens(const TokenId* from, std::span<TokenId> to) override;
+  void embed_chosen(const Weight& table, const TokenId* chosen, const Tensor& y) override;
   void layer_norm(const Tensor& x, const float* gain, const float* bias, float eps, const Tensor& y) override;
   void gelu(const Tensor& x) override;
   void attend_bidirectional(const Tensor& q, const Tensor& k, const Tensor& v, std::int64_t heads,

@@ -42,8 +42,9 @@ struct Counters {
   std::int64_t graph_launches = 0;
   std::int64_t copies = 0;  // fills included
   std::int64_t copied_bytes = 0;
-  std::int64_t allocations = 0;      // of device memory
-  std::int64_t allocated_bytes = 0;  // now
+  std::int64_t downloaded_bytes = 0;  // of these, from the device to the host
+  std::int64_t allocations = 0;       // of device memory
+  std::int64_t allocated_bytes = 0;   // now
   std::int64_t synchronisations = 0;
 };
 Counters counters();

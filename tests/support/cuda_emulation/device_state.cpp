@@ -74,6 +74,7 @@ void count(Context& c, const Work& work) {
   if (work.kind == WorkKind::kCopy) {
     ++c.counters.copies;
     c.counters.copied_bytes += static_cast<std::int64_t>(work.bytes);
+    if (work.downloads) c.counters.downloaded_bytes += static_cast<std::int64_t>(work.bytes);
   }
 }
 

@@ -24,6 +24,7 @@ struct Work {
   WorkKind kind;
   std::size_t bytes = 0;
   std::function<void()> run;
+  bool downloads = false;  // a copy from the device to the host
 };
 
 }  // namespace lectern::engine::cuda::emulation

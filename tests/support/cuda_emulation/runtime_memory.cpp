@@ -74,6 +74,7 @@ cudaError_t copy(const Plane& plane, cudaMemcpyKind kind, cudaStream_t stream, b
   if (plane.to_pitch < plane.width || plane.from_pitch < plane.width) return finished(cudaErrorInvalidValue);
   std::function<void()> run;
   bool to_pageable = false;
+  bool downloads = false;
   const std::size_t to_bytes = (plane.height - 1) * plane.to_pitch + plane.width;
   const std::size_t from_bytes = (plane.height - 1) * plane.from_pitch + plane.width;
   const cudaError_t checked = call([&](Context& c) {
@@ -82,10 +83,12 @@ cudaError_t copy(const Plane& plane, cudaMemcpyKind kind, cudaStream_t stream, b
     const bool late = c.timing == Timing::kLate && capture_of(c, stream) == nullptr;
     run = copy_work(c, plane, late);
     to_pageable = !c.memory.contains(plane.to, to_bytes) && !is_pinned(c, plane.to, to_bytes);
+    downloads = c.memory.contains(plane.from, from_bytes) && !c.memory.contains(plane.to, to_bytes);
     return wait ? forbid_during_captures(c) : cudaSuccess;
   });
   if (checked != cudaSuccess) return checked;
-  const cudaError_t submitted = submit(stream, {WorkKind::kCopy, plane.width * plane.height, std::move(run)});
+  const cudaError_t submitted =
+      submit(stream, {WorkKind::kCopy, plane.width * plane.height, std::move(run), downloads});
   if (submitted != cudaSuccess) return submitted;
   return call([&](Context& c) {
     if (wait) return synchronise(c);
@@ -98,7 +101,7 @@ cudaError_t fill(void* to, int value, std::size_t bytes, cudaStream_t stream) {
   const cudaError_t checked = call(
       [&](Context& c) { return bytes == 0 || c.memory.contains(to, bytes) ? cudaSuccess : cudaErrorInvalidValue; });
   if (checked != cudaSuccess || bytes == 0) return checked;
-  return submit(stream, {WorkKind::kCopy, bytes, [=] { std::memset(to, value, bytes); }});
+  return submit(stream, {WorkKind::kCopy, bytes, [=] { std::memset(to, value, bytes); }, false});
 }
 
 }  // namespace
