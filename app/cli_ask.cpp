@@ -38,10 +38,12 @@ class AnswerPrinter final : public retrieval::AskSink {
   }
 
   void on_prefill(std::int64_t done, std::int64_t total, double seconds) override {
+    if (seconds <= 0) m_known = done;
+    const std::int64_t read = done - m_known;
     std::string line =
-        "Reading: " + std::to_string(done) + " of " + std::to_string(total) + " tokens" + rate(done, seconds);
-    if (done > 0 && done < total) {
-      const double left = seconds * static_cast<double>(total - done) / static_cast<double>(done);
+        "Reading: " + std::to_string(done) + " of " + std::to_string(total) + " tokens" + rate(read, seconds);
+    if (read > 0 && done < total) {
+      const double left = seconds * static_cast<double>(total - done) / static_cast<double>(read);
       line += ", " + duration(left) + " left";
     }
     m_context.terminal.progress(line);
@@ -61,6 +63,7 @@ class AnswerPrinter final : public retrieval::AskSink {
 
  private:
   bool m_begun = false;
+  std::int64_t m_known = 0;  // tokens of the prompt, before anything was read
   const CommandContext& m_context;
 };
 

@@ -6,6 +6,7 @@
 
 #include "cli_commands.h"
 #include "cli_json.h"
+#include "cli_loading.h"
 #include "cli_measure.h"
 #include "composition.h"
 
@@ -34,6 +35,10 @@ Json draftsJson(const engine::DraftReport& drafts) {
   return json;
 }
 
+double ofEachSequence(const engine::BenchReport& report) {
+  return report.decode_tokens_per_second.median / report.options.sequences;
+}
+
 Json benchJson(const engine::BenchReport& report) {
   Json json = {{"model", report.model},
                {"architecture", report.architecture},
@@ -53,6 +58,7 @@ Json benchJson(const engine::BenchReport& report) {
                {"depth_seconds", report.depth_seconds}};
   put(json, "prefill_tokens_per_second", report.prefill_tokens_per_second);
   put(json, "decode_tokens_per_second", report.decode_tokens_per_second);
+  json["decode_tokens_per_second_each"] = ofEachSequence(report);
   json["decode_bytes_per_pass"] = std::llround(report.decode_bytes_per_pass);
   json["decode_gigabytes_per_second"] = report.decode_bytes_per_second / kGiga;
   json["prefill_gigaflops"] = report.prefill_operations_per_second / kGiga;
@@ -133,7 +139,10 @@ std::string benchText(const engine::BenchReport& report) {
   }
   text += "Reading         " + spreadText(report.prefill_tokens_per_second) + ", " + computedText(report);
   text += "\nWriting         " + spreadText(report.decode_tokens_per_second);
-  if (options.sequences > 1) text += " of " + std::to_string(options.sequences) + " sequences together";
+  if (options.sequences > 1) {
+    text += " of " + std::to_string(options.sequences) + " sequences together, " + threeDigits(ofEachSequence(report)) +
+            " each";
+  }
   text += ", " + threeDigits(report.decode_bytes_per_second / kGiga) + " GB/s";
   if (!report.gpu_memory) {
     text += "; the machine reads " + threeDigits(report.machine.read_bytes_per_second / kGiga) + " GB/s";
@@ -160,7 +169,10 @@ ExitCode runBench(const CommandContext& context) {
   options.synthetic_depth = cli.measure.syntheticDepth;
   options.sequences = cli.measure.batch;
   options.repeats = cli.measure.repeat;
-  const auto report = engine::run_bench(*model, options, progressOn(context, "Measuring"), context.interrupt.token());
+  const auto report = measureUnlessStopped(
+      context, "Measuring", [model = *model, options, stop = context.interrupt.token()](const engine::TaskSink& sink) {
+        return engine::run_bench(model, options, sink, stop);
+      });
   if (!report.ok()) return fail(context, report.error());
   context.terminal.endProgress();
   context.terminal.write(cli.json ? dump(benchJson(*report)) : benchText(*report));

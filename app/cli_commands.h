@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: GPL-3.0-or-later
 #pragma once
 
+#include <sys/types.h>
+
 #include <cstdint>
 #include <filesystem>
 #include <string>
@@ -74,6 +76,7 @@ struct CommandContext {
   const Locations& locations;
   Terminal& terminal;
   Interrupt& interrupt;
+  mode_t usersMask = 0;  // umask of whoever started the program
 };
 
 ExitCode runIngest(const CommandContext& context);

@@ -30,6 +30,7 @@ struct Cell {
   int samples = 0;
   double score = 0;  // sum over the samples
   std::int64_t promptTokens = 0;
+  std::int64_t readTokens = 0;  // of these
   double prefillSeconds = 0;
   double decodeSeconds = 0;
   std::int64_t generatedTokens = 0;
@@ -42,8 +43,10 @@ class SampleSink final : public engine::GenerationSink {
 
   void on_prefill(std::int64_t done, std::int64_t total, double seconds) override {
     std::string line = m_label + ": read " + std::to_string(done) + " of " + std::to_string(total) + " tokens";
-    if (done > 0 && done < total) {
-      line += ", " + duration(seconds * static_cast<double>(total - done) / static_cast<double>(done)) + " left";
+    if (seconds <= 0) m_known = done;
+    if (done > m_known && done < total) {
+      line +=
+          ", " + duration(seconds * static_cast<double>(total - done) / static_cast<double>(done - m_known)) + " left";
     }
     m_context.terminal.progress(line);
   }
@@ -51,6 +54,7 @@ class SampleSink final : public engine::GenerationSink {
  private:
   const CommandContext& m_context;
   std::string m_label;
+  std::int64_t m_known = 0;  // tokens of the sample, before anything was read
 };
 
 class RulerRun {
@@ -116,6 +120,7 @@ class RulerRun {
     ++cell.samples;
     cell.score += rulerScore(result->text, sample->expected);
     cell.promptTokens += result->statistics.prompt_tokens;
+    cell.readTokens += result->statistics.prompt_tokens - result->statistics.reused_tokens;
     cell.prefillSeconds += result->statistics.prefill_seconds;
     cell.decodeSeconds += result->statistics.decode_seconds;
     cell.generatedTokens += result->statistics.generated_tokens;
@@ -167,7 +172,7 @@ Json resultJson(const RulerRun& run, bool complete) {
                                {"samples", cell.samples},
                                {"score", meanScore(cell)},
                                {"mean_prompt_tokens", cell.promptTokens / cell.samples},
-                               {"prefill_tokens_per_second", perSecond(cell.promptTokens, cell.prefillSeconds)},
+                               {"prefill_tokens_per_second", perSecond(cell.readTokens, cell.prefillSeconds)},
                                {"decode_tokens_per_second", perSecond(cell.generatedTokens, cell.decodeSeconds)}});
   }
   for (const std::int64_t length : lengthsOf(run.cells())) {
@@ -187,7 +192,7 @@ std::string resultText(const RulerRun& run) {
       const std::string task = name(cell.task);
       text += "  " + task + std::string(18 - std::min<std::size_t>(17, task.size()), ' ') + percent(meanScore(cell)) +
               " of " + counted(cell.samples, "sample") + ", read at " +
-              threeDigits(perSecond(cell.promptTokens, cell.prefillSeconds)) + " tokens/s\n";
+              threeDigits(perSecond(cell.readTokens, cell.prefillSeconds)) + " tokens/s\n";
     }
   }
   return text;

@@ -6,6 +6,8 @@
 #include <cstdint>
 #include <future>
 #include <memory>
+#include <stop_token>
+#include <string>
 #include <thread>
 #include <type_traits>
 #include <utility>
@@ -19,7 +21,9 @@ namespace lectern::app {
 
 // Ctrl+C came while a model was being loaded. The thread that loads it goes on, so the process must end without
 // destroying what that thread may use.
-struct LoadingAbandoned {};
+struct LoadingAbandoned {
+  const char* what = "Stopped while the model was being loaded.";
+};
 
 // Bytes of weights that a loading thread has handed over, shared with the one that waits.
 struct LoadedBytes {
@@ -57,6 +61,31 @@ std::invoke_result_t<Load, engine::LoadObserver> loadUnlessStopped(const Command
   loader.join();
   if (context.interrupt.token().stop_requested()) throw LoadingAbandoned();
   return loaded.get();
+}
+
+// What `measure` returns, which opens models itself and takes a stop request everywhere but there: it must own all that
+// it uses, and gets the sink for its progress. Throws LoadingAbandoned when it has not ended soon after Ctrl+C.
+template <class Measure>
+std::invoke_result_t<Measure, engine::TaskSink> measureUnlessStopped(const CommandContext& context,
+                                                                     const std::string& verb, Measure measure) {
+  constexpr auto kPoll = std::chrono::milliseconds(20);
+  constexpr auto kTimeToEnd = std::chrono::milliseconds(100);
+  const std::stop_token stop = context.interrupt.token();
+  // After a stop request the terminal belongs to this thread.
+  const engine::TaskSink sink = [stop, tell = progressOn(context, verb)](const engine::TaskProgress& progress) {
+    if (!stop.stop_requested()) tell(progress);
+  };
+  std::packaged_task<std::invoke_result_t<Measure, engine::TaskSink>()> task(
+      [sink, measure = std::move(measure)] { return measure(sink); });
+  auto measured = task.get_future();
+  std::thread measurer(std::move(task));
+  while (!stop.stop_requested() && measured.wait_for(kPoll) != std::future_status::ready) continue;
+  if (stop.stop_requested() && measured.wait_for(kTimeToEnd) != std::future_status::ready) {
+    measurer.detach();
+    throw LoadingAbandoned{"Stopped before anything was measured to its end."};
+  }
+  measurer.join();
+  return measured.get();
 }
 
 inline retrieval::Result<OpenedGenerator> loadGenerator(const CommandContext& context) {

@@ -1,7 +1,9 @@
 // SPDX-License-Identifier: GPL-3.0-or-later
 #include <sys/stat.h>
+#include <unistd.h>
 
 #include <CLI/CLI.hpp>
+#include <csignal>
 #include <cstdio>
 #include <cstdlib>
 #include <exception>
@@ -227,16 +229,27 @@ class CommandLine {
   Command m_command = nullptr;
 };
 
+// Models are read where they lie in their files, so that a file cut short by somebody else is noticed here.
+void endOnLostFile(int /*signal*/) {
+  constexpr char kSentence[] =
+      "lectern-cli: A part of a file in use, most likely of the model, could not be read any more; fetch it again if "
+      "it "
+      "was changed or its disk is failing.\n";
+  static_cast<void>(!write(STDERR_FILENO, kSentence, sizeof kSentence - 1));
+  _exit(kExitError);
+}
+
 ExitCode runUnlessAbandoned(Command command, const CommandContext& context) {
   try {
     return command(context);
-  } catch (const LoadingAbandoned&) {
+  } catch (const LoadingAbandoned& abandoned) {
     // The library is closed by now and every write of Terminal is complete.
-    std::_Exit(fail(context, {retrieval::ErrorCode::kCancelled, "Stopped while the model was being loaded."}));
+    context.terminal.endProgress();
+    std::_Exit(fail(context, {retrieval::ErrorCode::kCancelled, abandoned.what}));
   }
 }
 
-ExitCode runCommand(const CommandLine& line) {
+ExitCode runCommand(const CommandLine& line, mode_t usersMask) {
   Interrupt interrupt;
   Terminal terminal(line.options().quiet ? Terminal::Talk::kErrorsOnly : Terminal::Talk::kAll);
   auto locations = findLocations();
@@ -244,7 +257,7 @@ ExitCode runCommand(const CommandLine& line) {
     terminal.error(locations.error().message);
     return kExitError;
   }
-  const CommandContext context{line.options(), *locations, terminal, interrupt};
+  const CommandContext context{line.options(), *locations, terminal, interrupt, usersMask};
   const ExitCode code = runUnlessAbandoned(line.command(), context);
   if (terminal.outputClosed()) return kExitPipeClosed;
   if (terminal.outputFailed()) {
@@ -259,10 +272,11 @@ ExitCode runCommand(const CommandLine& line) {
 
 int main(int argc, char** argv) {
   try {
-    umask(S_IRWXG | S_IRWXO);  // a library is nobody else's business
+    const mode_t usersMask = umask(S_IRWXG | S_IRWXO);  // a library is nobody else's business
+    signal(SIGBUS, lectern::app::endOnLostFile);
     lectern::app::CommandLine line;
     if (const auto code = line.parse(argc, argv)) return *code;
-    return lectern::app::runCommand(line);
+    return lectern::app::runCommand(line, usersMask);
   } catch (const std::bad_alloc&) {
     std::fputs("lectern-cli: The memory of this machine does not suffice; close other programs or use --threads 1.\n",
                stderr);

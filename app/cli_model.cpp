@@ -1,5 +1,7 @@
 // SPDX-License-Identifier: GPL-3.0-or-later
 // model info, verify, convert, quantize, compare
+#include <sys/stat.h>
+
 #include <array>
 #include <cstdio>
 #include <fstream>
@@ -10,6 +12,7 @@
 
 #include "cli_commands.h"
 #include "cli_json.h"
+#include "cli_loading.h"
 #include "cli_measure.h"
 #include "composition.h"
 
@@ -281,6 +284,7 @@ ExitCode runModelConvert(const CommandContext& context) {
   const CliOptions& cli = context.options;
   const auto source = findModel(context.locations, cli.paths[0]);
   if (!source.ok()) return fail(context, source.error());
+  umask(context.usersMask);  // models are no secret
   const engine::ConversionOptions options{cli.convert.mix, !cli.convert.noMtp, cli.convert.force, cli.threads};
   const auto report =
       engine::convert_model(*source, cli.paths[1], options, progressOn(context, "Writing"), context.interrupt.token());
@@ -306,8 +310,10 @@ ExitCode runModelCompare(const CommandContext& context) {
     if (!texts.ok()) return fail(context, texts.error());
     options.texts = std::move(texts).value();
   }
-  const auto report =
-      engine::compare_models(*a, *b, options, progressOn(context, "Comparing"), context.interrupt.token());
+  const auto report = measureUnlessStopped(
+      context, "Comparing", [a = *a, b = *b, options, stop = context.interrupt.token()](const engine::TaskSink& sink) {
+        return engine::compare_models(a, b, options, sink, stop);
+      });
   if (!report.ok()) return fail(context, report.error());
   context.terminal.endProgress();
   context.terminal.write(cli.json ? dump(comparisonJson(*report)) : comparisonText(*report));

@@ -42,7 +42,9 @@ retrieval::Error generatorError(const engine::Error& error) {
 std::vector<engine::ChatMessage> toEngine(const std::vector<retrieval::ChatMessage>& messages) {
   std::vector<engine::ChatMessage> converted;
   converted.reserve(messages.size());
-  for (const retrieval::ChatMessage& message : messages) converted.push_back({message.role, message.content});
+  for (const retrieval::ChatMessage& message : messages) {
+    converted.push_back({message.role, message.content, message.boundaries});
+  }
   return converted;
 }
 

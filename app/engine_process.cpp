@@ -36,6 +36,11 @@ std::string endingOf(int status, const std::string& doing) {
            " failed because the system ended the engine, as it does when memory runs out; close other programs or "
            "choose a smaller model, then ask again.";
   }
+  if (WIFSIGNALED(status) && WTERMSIG(status) == SIGBUS) {
+    return doing +
+           " failed because a part of the model's file could not be read any more; fetch the model again if the file "
+           "was changed or its disk is failing, then ask again.";
+  }
   if (WIFSIGNALED(status)) {
     const char* signal = sigabbrev_np(WTERMSIG(status));
     return doing + " failed because the engine crashed (SIG" + (signal != nullptr ? signal : "?") +
@@ -79,6 +84,7 @@ class EngineProcess::Answer {
     if (message.request != m_request || message.done < 0 || message.done > message.total) return false;
     m_text.prompt_tokens = message.total;
     m_text.prefill_seconds = message.seconds;
+    if (message.seconds <= 0) m_text.reused_tokens = message.done;
     m_sink.on_prefill(message.done, message.total, message.seconds);
     return true;
   }

@@ -155,8 +155,8 @@ concept Either = std::same_as<std::remove_const_t<A>, B>;
 // be forgotten here.
 template <class Stream, Either<engine::ChatMessage> T>
 void describe(Stream& stream, T& value) {
-  auto& [role, content] = value;
-  stream(role, content);
+  auto& [role, content, boundaries] = value;
+  stream(role, content, boundaries);
 }
 
 template <class Stream, Either<engine::SessionOptions> T>

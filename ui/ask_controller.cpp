@@ -21,7 +21,10 @@ class PostingSink : public retrieval::AskSink {
   }
 
   void on_prefill(std::int64_t done, std::int64_t total, double seconds) override {
-    m_job.post([receiver = m_receiver, done, total, seconds] { emit receiver->prefilled({done, total, seconds}); });
+    if (seconds <= 0) m_known = done;
+    m_job.post([receiver = m_receiver, progress = PrefillProgress{done, total, seconds, m_known}] {
+      emit receiver->prefilled(progress);
+    });
   }
 
   void on_text(std::string_view piece) override {
@@ -44,6 +47,7 @@ class PostingSink : public retrieval::AskSink {
   const JobContext& m_job;
   AskController* m_receiver;
   retrieval::Answer m_partial;
+  qint64 m_known = 0;                              // tokens of the prompt, before anything was read
   QStringDecoder m_decoder{QStringDecoder::Utf8};  // a piece may end inside a character
 };
 

@@ -23,8 +23,9 @@ struct PrefillProgress {
   qint64 done = 0;
   qint64 total = 0;
   double seconds = 0;
+  qint64 known = 0;  // of those done, from an earlier question
 
-  double rate() const { return seconds > 0 ? static_cast<double>(done) / seconds : 0.0; }
+  double rate() const { return seconds > 0 ? static_cast<double>(done - known) / seconds : 0.0; }
   // Negative: not known yet.
   double secondsLeft() const { return rate() > 0 ? static_cast<double>(total - done) / rate() : -1.0; }
 };

@@ -121,7 +121,7 @@ void ConversationTurn::showPrefill(const PrefillProgress& progress) {
       progress.total > 0 ? static_cast<double>(progress.done) / static_cast<double>(progress.total) : 0.0;
   m_progress->setValue(static_cast<int>(part * kSteps));
   QString text = tr("Reading: %1 of %2 tokens").arg(locale.toString(progress.done), locale.toString(progress.total));
-  if (progress.rate() > 0) text += tr(" · %1 tokens/s").arg(rateText(progress.done, progress.seconds));
+  if (progress.rate() > 0) text += tr(" · %1 tokens/s").arg(rateText(progress.done - progress.known, progress.seconds));
   if (progress.secondsLeft() > 0) text += tr(" · %1 left").arg(durationText(progress.secondsLeft()));
   m_phase->setText(text);
 }

@@ -50,6 +50,7 @@ bool HeapMemory::reserve(std::int64_t bytes) {
 }
 
 std::byte* HeapMemory::take(std::int64_t bytes) {
+  const std::lock_guard lock(mutex_);
   const std::int64_t size = aligned(bytes);
   std::byte* piece = nullptr;
   if (fixed_.data() != nullptr) {
@@ -81,6 +82,7 @@ std::byte* HeapMemory::take_from_fixed(std::int64_t bytes) {
 }
 
 void HeapMemory::give_back(std::byte* piece) {
+  const std::lock_guard lock(mutex_);
   const auto found = pieces_.find(piece);
   if (found == pieces_.end()) return;
   const std::int64_t bytes = found->second;

@@ -4,6 +4,7 @@
 #include <cstdint>
 #include <map>
 #include <memory>
+#include <mutex>
 #include <vector>
 
 #include "cuda/platform.h"
@@ -30,7 +31,8 @@ class DeviceBlock {
 };
 
 // Memory whose pieces come and go in any order. With a capacity it is taken once and never grows; without one, every
-// piece is taken from the device as it is asked for.
+// piece is taken from the device as it is asked for. Pieces may come and go on any thread: a sequence that ends gives
+// back what it had while another is computed.
 class HeapMemory {
  public:
   // False when the device refuses.
@@ -39,15 +41,21 @@ class HeapMemory {
   void give_back(std::byte* piece);
 
   std::int64_t capacity() const { return fixed_.bytes(); }
-  std::int64_t used() const { return used_; }
-  std::int64_t most_used() const { return most_used_; }
+  std::int64_t used() const { return locked(used_); }
+  std::int64_t most_used() const { return locked(most_used_); }
   // Grows with every piece given back: addresses may now mean something else.
-  std::uint64_t changes() const { return changes_; }
+  std::uint64_t changes() const { return locked(changes_); }
 
  private:
   std::byte* take_from_fixed(std::int64_t bytes);
   void merge_hole(std::byte* piece, std::int64_t bytes);
+  template <class Number>
+  Number locked(const Number& number) const {
+    const std::lock_guard lock(mutex_);
+    return number;
+  }
 
+  mutable std::mutex mutex_;  // guards everything but fixed_, which stays as reserve() leaves it
   DeviceBlock fixed_;
   std::map<std::byte*, std::int64_t> holes_;  // of the fixed memory, never adjacent
   std::map<std::byte*, std::int64_t> pieces_;

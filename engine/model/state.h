@@ -13,7 +13,7 @@
 namespace lectern::engine {
 
 // Hidden rows of the last tokens that a sequence keeps on the device until the MTP module reads them.
-inline constexpr std::int64_t kKeptRows = 256 + kSmallBatchRows;
+inline constexpr std::int64_t kKeptRows = 3 * kSmallBatchRows;
 
 struct DeltaNetState {
   std::unique_ptr<Buffer> conv;       // [taps - 1, channels], inputs before the activation, oldest first

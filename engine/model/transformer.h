@@ -110,6 +110,8 @@ class Transformer {
   // Copies of the first kept rows, to and from host memory.
   Result<void> keep(SequenceState& state, std::span<const float> rows);
   Result<void> read_kept(SequenceState& state, std::span<float> rows);
+  // The last `rows` of `kept` kept rows, at least twice as many, become the first; the others are forgotten.
+  void keep_last(SequenceState& state, std::int64_t kept, std::int64_t rows);
 
  private:
   // Activations of one pass, [chunk rows, width] each.

@@ -74,6 +74,10 @@ Result<void> Transformer::keep(SequenceState& state, std::span<const float> rows
   return backend_.status();
 }
 
+void Transformer::keep_last(SequenceState& state, std::int64_t kept, std::int64_t rows) {
+  backend_.copy(state.kept().row(kept - rows), state.kept().data, rows * config_.hidden_size);
+}
+
 Result<void> Transformer::read_kept(SequenceState& state, std::span<float> rows) {
   backend_.download(state.kept().data, rows);
   return backend_.status();

@@ -259,7 +259,7 @@ Result<BenchReport> run_bench(const std::filesystem::path& model, const BenchOpt
                               std::stop_token stop) {
   return without_exceptions([&]() -> Result<BenchReport> {
     ENGINE_CHECK(check(options));
-    ENGINE_TRY(OpenedModel opened, OpenedModel::open(model, options.engine, needed_tokens(options)));
+    ENGINE_TRY(OpenedModel opened, OpenedModel::open(model, options.engine, needed_tokens(options), stop));
     return Bench(std::move(opened), options, progress, std::move(stop)).run();
   });
 }

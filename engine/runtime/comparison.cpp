@@ -234,7 +234,7 @@ class Comparison {
   Result<std::optional<Side>> open(const std::filesystem::path& path) const {
     EngineOptions engine = options_.engine;
     engine.draft_tokens = 0;
-    ENGINE_TRY(OpenedModel model, OpenedModel::open(path, engine, needed_tokens()));
+    ENGINE_TRY(OpenedModel model, OpenedModel::open(path, engine, needed_tokens(), stop_));
     return std::optional<Side>(std::in_place, std::move(model), options_, stop_);
   }
 

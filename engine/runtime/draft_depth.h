@@ -12,7 +12,7 @@ inline constexpr int kMostDrafts = 4;
 // with the most tokens per second to be expected, and none when guessing loses. Only speed depends on it.
 class DraftDepth {
  public:
-  explicit DraftDepth(int most) : most_(most) {}
+  explicit DraftDepth(int most);
 
   int next();
 
@@ -24,10 +24,14 @@ class DraftDepth {
  private:
   double tokens_per_second(int drafts) const;
   double seconds_of_step(int drafts) const;
+  bool may_pay() const;
 
   int most_;
+  bool guessing_ = true;  // is worth it, as of the last next(); when not, it is tried now and then
   std::int64_t steps_ = 0;
-  std::int64_t since_other_ = 0;                                  // steps since guessing or not was tried instead
+  std::int64_t since_other_ = 0;  // steps since guessing or not was tried instead
+  std::int64_t plain_every_;
+  std::int64_t probe_every_;
   std::array<double, kMostDrafts + 1> seconds_{};                 // of a step, by number of guesses; 0: unknown
   std::array<double, kMostDrafts> right_ = {0.7, 0.6, 0.5, 0.4};  // of guess i + 1, the earlier ones being right
   std::array<int, kMostDrafts> guesses_{};                        // that right_ rests on

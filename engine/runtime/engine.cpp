@@ -64,14 +64,15 @@ class LoadedEngine final : public Engine {
   Result<GenerationResult> generate(const GenerationRequest& request, GenerationSink& sink,
                                     std::stop_token stop) override {
     return without_exceptions([&]() -> Result<GenerationResult> {
-      ENGINE_TRY(const std::vector<TokenId> prompt,
-                 parts_.chat_template.encode(request.messages, request.thinking, *parts_.tokenizer));
+      ENGINE_TRY(const ChatTemplate::Prompt marked,
+                 parts_.chat_template.encode_with_boundaries(request.messages, request.thinking, *parts_.tokenizer));
+      const std::vector<TokenId>& prompt = marked.tokens;
       const SequenceOptions options = sequence_options(static_cast<std::int64_t>(prompt.size()), request);
       ENGINE_TRY(TransformerSequence sequence, begin(prompt, options));
       const std::int64_t reused = sequence.length();
       if (keeps_sessions()) sequence.on_boundary([this](SequenceSnapshot at) { sessions_.store(std::move(at)); });
       GenerationLimits limits = parts_.limits;
-      limits.boundaries = boundaries_of(prompt);
+      limits.boundaries = boundaries_of(marked);
       ENGINE_TRY(GenerationResult result,
                  generate_reply(sequence, *parts_.tokenizer, limits, prompt, request, sink, std::move(stop)));
       result.statistics.reused_tokens = reused;
@@ -118,17 +119,29 @@ class LoadedEngine final : public Engine {
       std::optional<SequenceSnapshot> known = sessions_.find(prompt, options);
       if (known) return TransformerSequence(scheduler_, std::move(*known), parts_.options.draft_tokens);
     }
-    ENGINE_TRY(SequenceState state, parts_.transformer->new_sequence(options));
+    ENGINE_TRY(SequenceState state,
+               scheduler_.exclusively([&](Transformer& model) { return model.new_sequence(options); }));
     return TransformerSequence(scheduler_, std::move(state), parts_.options.draft_tokens);
   }
 
-  // Where later prompts are likely to differ: the ends of turns; and every so many tokens, because they may anywhere.
-  std::vector<std::int64_t> boundaries_of(std::span<const TokenId> prompt) const {
+  // Where later prompts are likely to differ: the ends of turns and passages; and every so many tokens, because they
+  // may anywhere. Only what stands before a place decides on it, so that prompts which begin alike are cut alike and
+  // give the same bits, read on or read anew. Ends of passages count from a quarter of the way to them on: each costs a
+  // short pass and the memory of a state.
+  std::vector<std::int64_t> boundaries_of(const ChatTemplate::Prompt& prompt) const {
     std::vector<std::int64_t> boundaries;
     const std::int64_t step = std::max<std::int64_t>(1, parts_.options.sessions.checkpoint_tokens);
-    for (std::int64_t i = 1; i < static_cast<std::int64_t>(prompt.size()); ++i) {
-      const bool turn_ended = prompt[static_cast<std::size_t>(i - 1)] == parts_.chat_template.turn_end();
-      if (turn_ended || i % step == 0) boundaries.push_back(i);
+    const std::int64_t apart = std::max(step / 16, parts_.limits.prefill_chunk_tokens / 2);
+    auto passage = prompt.boundaries.begin();
+    std::int64_t last = 0;
+    for (std::int64_t i = 1; i < static_cast<std::int64_t>(prompt.tokens.size()); ++i) {
+      while (passage != prompt.boundaries.end() && *passage < i) ++passage;
+      const bool passage_ended = passage != prompt.boundaries.end() && *passage == i;
+      const bool turn_ended = prompt.tokens[static_cast<std::size_t>(i - 1)] == parts_.chat_template.turn_end();
+      const bool far = i - last >= std::max(apart, i / 4);
+      if (!turn_ended && i % step != 0 && !(passage_ended && far)) continue;
+      boundaries.push_back(i);
+      last = i;
     }
     return boundaries;
   }

@@ -63,6 +63,7 @@ class Run {
     sampler_.add_prompt(prompt);
     chosen_by_model_ = model_.choose_with(sampler_);
     statistics_.prompt_tokens = total;
+    if (model_.length() > 0) sink.on_prefill(model_.length(), total, 0);
     for (std::int64_t done = model_.length(); done < total;) {
       if (stop_.stop_requested()) return false;
       const std::int64_t count = std::min({total - done, limits_.prefill_chunk_tokens, tokens_to_boundary(done)});

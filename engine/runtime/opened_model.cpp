@@ -14,7 +14,7 @@
 
 namespace lectern::engine {
 Result<OpenedModel> OpenedModel::open(const std::filesystem::path& path, EngineOptions options,
-                                      std::int64_t needed_tokens) {
+                                      std::int64_t needed_tokens, const std::stop_token& stop) {
   ENGINE_CHECK(check_options(options));
   std::error_code error;
   if (!std::filesystem::exists(path, error)) {
@@ -37,6 +37,7 @@ Result<OpenedModel> OpenedModel::open(const std::filesystem::path& path, EngineO
   }
   options.context_tokens = planned.context_tokens;
   model.memory = planned.memory;
+  if (stop.stop_requested()) return Error{ErrorCode::kCancelled, "Opening the model was stopped."};
   ENGINE_TRY(model.backend, make_backend(options, planned.memory));
   const std::int64_t chunk = std::min(options.prefill_chunk_tokens, planned.context_tokens);
   ENGINE_TRY(model.transformer, Transformer::load(std::move(files), *model.backend, chunk));
@@ -45,7 +46,7 @@ Result<OpenedModel> OpenedModel::open(const std::filesystem::path& path, EngineO
   };
   model.load_seconds = seconds();
   if (copies_weights(options, planned.memory)) {
-    ENGINE_CHECK(model.transformer->move_weights_to_memory(options.threads, {}));
+    ENGINE_CHECK(model.transformer->move_weights_to_memory(options.threads, stop));
     model.copy_seconds = seconds() - model.load_seconds;
   }
   model.options = std::move(options);

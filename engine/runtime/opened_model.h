@@ -5,6 +5,7 @@
 #include <filesystem>
 #include <memory>
 #include <span>
+#include <stop_token>
 #include <string>
 #include <vector>
 
@@ -28,8 +29,9 @@ struct OpenedModel {
   double load_seconds = 0;
   double copy_seconds = 0;  // of the weights into memory, after that
 
-  // `needed_tokens`: the longest sequence that will be read. Errors: as Engine::open().
-  static Result<OpenedModel> open(const std::filesystem::path& path, EngineOptions options, std::int64_t needed_tokens);
+  // `needed_tokens`: the longest sequence that will be read. Errors: as Engine::open(); kCancelled.
+  static Result<OpenedModel> open(const std::filesystem::path& path, EngineOptions options, std::int64_t needed_tokens,
+                                  const std::stop_token& stop);
 
   // For a sequence of up to `tokens` tokens: YaRN applies when the model was not trained for as many.
   SequenceOptions sequence_options(std::int64_t tokens, bool with_mtp) const;

@@ -85,7 +85,7 @@ struct Load {
 // Gives every part of the file, in order, to `take`: how many units of how many bytes it has, and what moves some of
 // them with a Save or a Load.
 template <class Snapshot, class Take>
-Result<void> each_part(Snapshot& snapshot, const ModelConfig& config, const Take& take) {
+Result<void> each_part(Snapshot& snapshot, std::int64_t mtp_rows, const ModelConfig& config, const Take& take) {
   const auto length = static_cast<std::int64_t>(snapshot.tokens.size());
   const auto take_numbers = [&take](auto& from, std::int64_t count) {
     return take(count, std::int64_t{sizeof(float)},
@@ -108,18 +108,24 @@ Result<void> each_part(Snapshot& snapshot, const ModelConfig& config, const Take
       ENGINE_CHECK(take_numbers(*snapshot.state.delta(i).recurrent, snapshot.state.delta(i).recurrent->size()));
     }
   }
-  return snapshot.hidden.empty() ? Result<void>() : take_rows(snapshot.state.mtp_cache(), length - 1);
+  return mtp_rows == 0 ? Result<void>() : take_rows(snapshot.state.mtp_cache(), mtp_rows);
 }
 
 std::int64_t units_of_piece(std::int64_t unit) { return std::max<std::int64_t>(1, kPieceBytes / unit); }
 
-std::int64_t file_bytes_of(const SequenceSnapshot& snapshot, const ModelConfig& config) {
+// Rows of the MTP module's cache that belong to the sequence.
+std::int64_t mtp_rows_of(const SequenceSnapshot& snapshot) {
+  return snapshot.hidden.empty() ? 0 : snapshot.state.mtp_cache().length();
+}
+
+std::int64_t file_bytes_of(const SequenceSnapshot& snapshot, std::int64_t mtp_rows, const ModelConfig& config) {
   std::int64_t bytes = kHeaderBytes;
-  const auto measured = each_part(snapshot, config, [&bytes](std::int64_t count, std::int64_t unit, const auto&) {
+  const auto add = [&bytes](std::int64_t count, std::int64_t unit, const auto&) {
     const std::int64_t at_once = units_of_piece(unit);
     bytes += count * unit + (count + at_once - 1) / at_once * kSumBytes;
     return Result<void>();
-  });
+  };
+  const auto measured = each_part(snapshot, mtp_rows, config, add);
   return measured.ok() ? bytes : 0;
 }
 
@@ -219,13 +225,14 @@ Result<void> check_at_rest(const SequenceSnapshot& snapshot, const ModelConfig& 
   const auto length = static_cast<std::int64_t>(snapshot.tokens.size());
   const auto hidden = static_cast<std::int64_t>(snapshot.hidden.size());
   const bool drafts = hidden > 0;
-  const bool paired = !drafts || (hidden == config.hidden_size && state.has_mtp() && length > 0 &&
-                                  state.mtp_cache().length() == length - 1);
+  const bool paired =
+      !drafts || (hidden == config.hidden_size && state.has_mtp() && length > 0 && state.mtp_cache().length() < length);
   if (state.consistent() && state.tentative() == 0 && state.length() == length && paired) return {};
   return Error{ErrorCode::kInvalidArgument, "The sequence is in the middle of a pass and cannot be kept."};
 }
 
-// The header of the file, which is as `expected` but for what only it knows: whether there is a hidden row.
+// The header of the file, which is as `expected` but for what only it knows: whether there is a hidden row, and how
+// much the MTP module has read.
 Result<SessionHeader> read_header(int file, SessionHeader expected, std::int64_t width) {
   struct stat status = {};
   if (::fstat(file, &status) != 0) return io_error("read");
@@ -240,8 +247,11 @@ Result<SessionHeader> read_header(int file, SessionHeader expected, std::int64_t
   }
   if (header.checksum != sum_of_header(header)) return corrupt("has a damaged header");
   if (header.hidden != 0 && (header.hidden != width || expected.with_mtp == 0)) return corrupt("is of another model");
+  const std::int64_t most_mtp_rows = header.hidden == 0 ? 0 : expected.tokens - 1;
+  if (header.mtp_rows < 0 || header.mtp_rows > most_mtp_rows) return corrupt("has a damaged header");
   if (header.file_bytes != status.st_size) return corrupt("does not have the length it states");
   expected.hidden = header.hidden;
+  expected.mtp_rows = header.mtp_rows;
   expected.file_bytes = header.file_bytes;
   expected.checksum = sum_of_header(expected);
   if (header != expected) return corrupt("is of another model, setting or text");
@@ -255,10 +265,12 @@ Result<SequenceSnapshot> empty_snapshot(const SessionHeader& header, std::span<c
     ENGINE_TRY(SequenceState state, model.new_sequence(options));
     SequenceSnapshot snapshot = {{tokens.begin(), tokens.end()}, std::move(state), {}};
     snapshot.hidden.resize(static_cast<std::size_t>(header.hidden));
-    if (file_bytes_of(snapshot, model.config()) != header.file_bytes) return corrupt("does not have the right length");
+    if (file_bytes_of(snapshot, header.mtp_rows, model.config()) != header.file_bytes) {
+      return corrupt("does not have the right length");
+    }
     ENGINE_CHECK(snapshot.state.reserve(header.tokens, model.backend()));
-    if (header.hidden > 0) {
-      ENGINE_CHECK(model.backend().reserve_kv(snapshot.state.mtp_cache(), header.tokens - 1));
+    if (header.mtp_rows > 0) {
+      ENGINE_CHECK(model.backend().reserve_kv(snapshot.state.mtp_cache(), header.mtp_rows));
     }
     return snapshot;
   });
@@ -288,7 +300,7 @@ std::uint64_t sum_of_kind(const SessionKind& kind) {
 
 Result<std::int64_t> session_file_bytes(const SequenceSnapshot& snapshot, PassScheduler& scheduler) {
   ENGINE_CHECK(check_at_rest(snapshot, scheduler.model().config()));
-  return file_bytes_of(snapshot, scheduler.model().config());
+  return file_bytes_of(snapshot, mtp_rows_of(snapshot), scheduler.model().config());
 }
 
 Result<void> write_session(int file, const SequenceSnapshot& snapshot, std::uint64_t fingerprint,
@@ -297,13 +309,14 @@ Result<void> write_session(int file, const SequenceSnapshot& snapshot, std::uint
   ENGINE_TRY(const std::int64_t bytes, session_file_bytes(snapshot, scheduler));
   SessionHeader header = header_of(snapshot.tokens, static_cast<std::int64_t>(snapshot.hidden.size()),
                                    {fingerprint, snapshot.state.options()}, config);
+  header.mtp_rows = mtp_rows_of(snapshot);
   header.file_bytes = bytes;
   header.checksum = sum_of_header(header);
   if (!write_all(file, std::as_bytes(std::span(&header, 1)))) return io_error("written");
   Pieces pieces(file, header.checksum, scheduler);
-  return each_part(snapshot, config, [&pieces](std::int64_t count, std::int64_t unit, const auto& mover) {
-    return pieces.write(count, unit, mover);
-  });
+  return each_part(
+      snapshot, header.mtp_rows, config,
+      [&pieces](std::int64_t count, std::int64_t unit, const auto& mover) { return pieces.write(count, unit, mover); });
 }
 
 Result<SequenceSnapshot> read_session(int file, std::span<const TokenId> tokens, const SessionKind& kind,
@@ -313,9 +326,10 @@ Result<SequenceSnapshot> read_session(int file, std::span<const TokenId> tokens,
   ENGINE_TRY(const SessionHeader header, read_header(file, expected, config.hidden_size));
   ENGINE_TRY(SequenceSnapshot snapshot, empty_snapshot(header, tokens, kind.options, scheduler));
   Pieces pieces(file, header.checksum, scheduler);
-  ENGINE_CHECK(each_part(snapshot, config, [&pieces](std::int64_t count, std::int64_t unit, const auto& mover) {
+  const auto read = [&pieces](std::int64_t count, std::int64_t unit, const auto& mover) {
     return pieces.read(count, unit, mover);
-  }));
+  };
+  ENGINE_CHECK(each_part(snapshot, header.mtp_rows, config, read));
   snapshot.state.begin();
   snapshot.state.end(header.tokens);
   return snapshot;

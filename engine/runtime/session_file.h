@@ -11,11 +11,11 @@
 #include "runtime/pass_scheduler.h"
 #include "runtime/transformer_sequence.h"
 
-// The file of a sequence at rest, version 1. All numbers are little-endian.
+// The file of a sequence at rest, version 2. All numbers are little-endian.
 //
-//   bytes 0 to 119   SessionHeader, its last number a checksum of the others
+//   bytes 0 to 127   SessionHeader, its last number a checksum of the others
 //   then pieces      tokens | hidden row of the last token, if any | layers in order: inputs of the convolution and
-//                    recurrent state, or rows of keys and values | rows of the MTP module, one fewer than tokens
+//                    recurrent state, or rows of keys and values | rows of the MTP module
 //
 // Each of these parts is cut into pieces of kPieceBytes, rows kept whole; every piece is followed by its checksum
 // (core/checksum.h), whose seed is the header's checksum + the number of the piece in the file: what belongs to another
@@ -26,7 +26,7 @@
 // The checksums tell accidents; against forgery the file's permissions must do.
 namespace lectern::engine {
 
-inline constexpr std::uint32_t kSessionFileVersion = 1;
+inline constexpr std::uint32_t kSessionFileVersion = 2;
 
 // What a file must agree with besides the tokens.
 struct SessionKind {
@@ -50,12 +50,13 @@ struct SessionHeader {
   std::uint64_t tokens_sum = 0;  // sum_of_tokens()
   std::uint64_t shape = 0;       // checksum of the layers' kinds and widths
   std::int64_t hidden = 0;       // numbers of the hidden row: the model's width, or 0
+  std::int64_t mtp_rows = 0;     // keys and values of the MTP module, fewer than tokens
   std::int64_t file_bytes = 0;
   std::uint64_t checksum = 0;
 
   bool operator==(const SessionHeader&) const = default;
 };
-static_assert(sizeof(SessionHeader) == 120);
+static_assert(sizeof(SessionHeader) == 128);
 
 // Tells sequences of tokens apart; extended token by token with chain().
 std::uint64_t sum_of_tokens(std::span<const TokenId> tokens);

@@ -82,6 +82,7 @@ class TransformerSequence final : public SequenceModel {
   std::int64_t last_row_ = 0;  // of the last pass that gave logits: that of the last token
 
   // Hidden rows of the last tokens, not yet fed to the MTP module with their successors: as many of state_.kept().
+  // While nothing is guessed the oldest are left out: the module's guesses may suffer, the replies cannot.
   std::int64_t unpaired_ = 0;
   std::vector<float> brought_;  // such rows that are still on the host
 };

@@ -2,6 +2,7 @@
 #include "text/chat_template.h"
 
 #include <optional>
+#include <span>
 #include <string>
 #include <system_error>
 #include <utility>
@@ -27,6 +28,11 @@ class PromptWriter {
 
   void text(std::string_view part) { pending_ += part; }
 
+  // After `bytes` of what is written next.
+  void boundary(std::int64_t bytes) {
+    pending_boundaries_.push_back(pending_.size() + static_cast<std::size_t>(bytes));
+  }
+
   void token(TokenId id) {
     flush();
     tokens_.push_back(id);
@@ -41,21 +47,44 @@ class PromptWriter {
     }
   }
 
-  std::vector<TokenId> finish() && {
+  ChatTemplate::Prompt finish() && {
     flush();
-    return std::move(tokens_);
+    return {std::move(tokens_), std::move(boundaries_)};
   }
 
  private:
   void flush() {
     const std::vector<TokenId> part = tokenizer_.encode(pending_, Tokenizer::SpecialTokens::kIgnore);
+    place_boundaries(part);
     tokens_.insert(tokens_.end(), part.begin(), part.end());
     pending_.clear();
+    pending_boundaries_.clear();
+  }
+
+  std::size_t bytes_of(TokenId token) const { return tokenizer_.token_bytes(token).size(); }
+
+  // The tokens of a run are those of its normalised text, whose length up to a boundary only encoding tells.
+  void place_boundaries(std::span<const TokenId> part) {
+    std::size_t begin = 0;
+    std::size_t bytes = 0;
+    std::size_t token = 0;
+    std::size_t bytes_of_tokens = 0;
+    for (const std::size_t boundary : pending_boundaries_) {
+      const std::string_view piece = std::string_view(pending_).substr(begin, boundary - begin);
+      for (const TokenId id : tokenizer_.encode(piece, Tokenizer::SpecialTokens::kIgnore)) bytes += bytes_of(id);
+      begin = boundary;
+      for (; token < part.size() && bytes_of_tokens + bytes_of(part[token]) <= bytes; ++token) {
+        bytes_of_tokens += bytes_of(part[token]);
+      }
+      boundaries_.push_back(static_cast<std::int64_t>(tokens_.size() + token));
+    }
   }
 
   const Tokenizer& tokenizer_;
   std::string pending_;
+  std::vector<std::size_t> pending_boundaries_;  // bytes of pending_
   std::vector<TokenId> tokens_;
+  std::vector<std::int64_t> boundaries_;
 };
 
 std::string_view strip_leading_newlines(std::string_view text) {
@@ -108,6 +137,25 @@ void write_reasoning_turn(std::string_view content, bool after_query, bool last,
   out.marker(kThinkEnd);
   out.text("\n\n");
   out.text(strip_leading_newlines(turn.answer));
+}
+
+bool rising_within(const std::vector<std::int64_t>& positions, std::size_t size) {
+  std::int64_t last = 0;
+  for (const std::int64_t position : positions) {
+    if (position < last || position > static_cast<std::int64_t>(size)) return false;
+    last = position;
+  }
+  return true;
+}
+
+Result<void> check_message(const ChatMessage& message, std::size_t index) {
+  if (message.role != "system" && message.role != "user" && message.role != "assistant") {
+    return Error{ErrorCode::kInvalidArgument, "Message " + std::to_string(index) + " has the role \"" +
+                                                  message.role.substr(0, 40) + "\"; use system, user or assistant."};
+  }
+  if (rising_within(message.boundaries, message.content.size())) return {};
+  return Error{ErrorCode::kInvalidArgument, "The boundaries of message " + std::to_string(index) +
+                                                " are not rising positions in its text; leave them out."};
 }
 
 // True for the template of a model that always thinks: its generation prompt opens a block that it does not close.
@@ -169,20 +217,26 @@ Result<ChatTemplate> ChatTemplate::create(std::string_view source, const Tokeniz
 
 Result<std::vector<TokenId>> ChatTemplate::encode(const std::vector<ChatMessage>& messages, bool thinking,
                                                   const Tokenizer& tokenizer) const {
+  std::vector<ChatMessage> unmarked = messages;
+  for (ChatMessage& message : unmarked) message.boundaries.clear();
+  ENGINE_TRY(Prompt prompt, encode_with_boundaries(unmarked, thinking, tokenizer));
+  return std::move(prompt.tokens);
+}
+
+Result<ChatTemplate::Prompt> ChatTemplate::encode_with_boundaries(const std::vector<ChatMessage>& messages,
+                                                                  bool thinking, const Tokenizer& tokenizer) const {
   if (messages.empty()) return Error{ErrorCode::kInvalidArgument, "The conversation has no messages."};
   PromptWriter out(tokenizer);
   const std::size_t query = last_query(messages);
   for (std::size_t i = 0; i < messages.size(); ++i) {
     const ChatMessage& message = messages[i];
-    if (message.role != "system" && message.role != "user" && message.role != "assistant") {
-      return Error{ErrorCode::kInvalidArgument, "Message " + std::to_string(i) + " has the role \"" +
-                                                    message.role.substr(0, 40) + "\"; use system, user or assistant."};
-    }
+    ENGINE_CHECK(check_message(message, i));
     out.token(turn_start_);
     out.text(message.role + "\n");
     if (message.role == "assistant" && (thinking || thinking_model_)) {
       write_reasoning_turn(message.content, i > query, i + 1 == messages.size(), out);
     } else {
+      for (const std::int64_t boundary : message.boundaries) out.boundary(boundary);
       out.text(message.content);
     }
     out.token(turn_end_);

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
+#include <cstdint>
 #include <filesystem>
 #include <string>
 #include <string_view>
@@ -38,6 +39,15 @@ class ChatTemplate {
   // role or no messages.
   Result<std::vector<TokenId>> encode(const std::vector<ChatMessage>& messages, bool thinking,
                                       const Tokenizer& tokenizer) const;
+
+  // Also how many tokens lie before each boundary of the messages, rising. Errors: kInvalidArgument also for
+  // boundaries that are no rising positions.
+  struct Prompt {
+    std::vector<TokenId> tokens;
+    std::vector<std::int64_t> boundaries;
+  };
+  Result<Prompt> encode_with_boundaries(const std::vector<ChatMessage>& messages, bool thinking,
+                                        const Tokenizer& tokenizer) const;
 
  private:
   ChatTemplate() = default;

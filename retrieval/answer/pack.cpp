@@ -11,6 +11,8 @@
 namespace lectern::retrieval {
 namespace {
 
+constexpr std::string_view kPassages = "{passages}";
+
 bool is_digit(char c) { return c >= '0' && c <= '9'; }
 
 std::string one_line(std::string_view text) {
@@ -64,6 +66,7 @@ class Packer {
     std::ranges::sort(order, {}, [&](std::size_t i) { return std::tuple(ranked_[i].document, ranked_[i].chunk); });
     PackedPrompt packed;
     std::string passages;
+    std::vector<std::int64_t> ends;
     for (const std::size_t i : order) {
       packed.context.passages.push_back(ranked_[i]);
       if (!passages.empty()) passages += "\n\n";
@@ -71,9 +74,15 @@ class Packer {
       passages += std::to_string(packed.context.passages.size());
       passages += "] ";
       passages += texts_[i];
+      ends.push_back(static_cast<std::int64_t>(passages.size()));
     }
     if (!profile_.system.empty()) packed.messages.push_back({"system", profile_.system});
-    packed.messages.push_back({"user", replaced(profile_.user, {{"{passages}", passages}, {"{question}", question_}})});
+    packed.messages.push_back({"user", filled(profile_.user, passages)});
+    const std::size_t place = profile_.user.find(kPassages);
+    if (place != std::string::npos) {
+      const auto before = static_cast<std::int64_t>(filled(profile_.user.substr(0, place), passages).size());
+      for (const std::int64_t end : ends) packed.messages.back().boundaries.push_back(before + end);
+    }
     packed.context.passages_left_out = static_cast<std::int64_t>(ranked_.size() - count);
     packed.context.context_tokens = generator_.context_tokens();
     RETRIEVAL_TRY(packed.context.prompt_tokens, generator_.count_tokens(packed.messages));
@@ -81,6 +90,10 @@ class Packer {
   }
 
  private:
+  std::string filled(std::string_view form, const std::string& passages) const {
+    return replaced(form, {{kPassages, passages}, {"{question}", question_}});
+  }
+
   Generator& generator_;
   const PromptProfile& profile_;
   const std::vector<SearchHit>& ranked_;

@@ -30,6 +30,7 @@ std::vector<EngineMessage> everyMessage() {
   options.gpu_experts = 12;
   engine::GenerationRequest request;
   request.messages = {{"system", ""}, {"user", std::string("What\0 is \xf0\x9f\x99\x82?", 14)}};
+  request.messages[1].boundaries = {4, 8, std::int64_t{1} << 40};
   request.sampling = {0.7F, 40, 0.9F, 0.05F, 1.5F, 1.1F, std::numeric_limits<std::uint64_t>::max()};
   request.max_new_tokens = 77;
   request.thinking = true;
@@ -96,6 +97,7 @@ TEST(EngineProtocolTest, FieldsKeepTheirMeaning) {
   EXPECT_EQ(open.options.sessions.disk_bytes, -1);
   const auto generate = std::get<GenerateMessage>(decodedAs(3));
   EXPECT_EQ(generate.generation.messages[1].content.size(), 14U);
+  EXPECT_EQ(generate.generation.messages[1].boundaries, (std::vector<std::int64_t>{4, 8, std::int64_t{1} << 40}));
   EXPECT_EQ(generate.generation.sampling.repetition_penalty, 1.1F);
   EXPECT_EQ(generate.generation.sampling.seed, std::numeric_limits<std::uint64_t>::max());
   EXPECT_EQ(generate.generation.stop_texts, (std::vector<std::string>{"###", ""}));

@@ -2,15 +2,20 @@
 // The commands that look at, convert, compare and measure models, on the bundled one.
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
+#include <sys/stat.h>
 
 #include <chrono>
 #include <csignal>
 #include <filesystem>
+#include <fstream>
 #include <iterator>
 #include <string>
 #include <thread>
+#include <utility>
+#include <vector>
 
 #include "cli_process.h"
+#include "support/promptness.h"
 #include "support/scratch.h"
 
 namespace lectern::app {
@@ -96,6 +101,70 @@ TEST_F(ModelCommandTest, BenchGivesTheFieldsThatOtherProgramsRead) {
   EXPECT_TRUE(result["repeatable"]);
   EXPECT_TRUE(result["drafts"]["same_tokens"]);
   EXPECT_EQ(result["logits_fingerprint"].get<std::string>().size(), 16U);
+}
+
+TEST_F(ModelCommandTest, BenchDecodesSeveralSequencesTogether) {
+  json alone;
+  for (const int batch : {1, 3, 8}) {
+    const Finished run = m_cli.run({"bench", "--model", "nano", "--threads", "1", "--prefill", "16", "--decode", "4",
+                                    "--repeat", "1", "--batch", std::to_string(batch), "--json"});
+    ASSERT_EQ(run.code, 0) << run.err;
+    const json result = run.json();
+    EXPECT_EQ(result["batch"], batch);
+    EXPECT_DOUBLE_EQ(result["decode_tokens_per_second_each"].get<double>() * batch,
+                     result["decode_tokens_per_second"].get<double>());
+    if (batch == 1) alone = result;
+    EXPECT_EQ(result["logits_fingerprint"], alone["logits_fingerprint"]) << "neighbours change no bit";
+  }
+}
+
+// A vocabulary of millions takes seconds to read, and reading it cannot be interrupted.
+TEST_F(ModelCommandTest, MeasuringStopsWhileAModelIsBeingOpened) {
+  fs::copy(nano(), m_files.path() / "slow", fs::copy_options::recursive);
+  std::ifstream stream(nano() / "tokenizer.json");
+  json tokenizer = json::parse(stream);
+  tokenizer["model"]["vocab"].clear();
+  for (int i = 0; i < 2'000'000; ++i) tokenizer["model"]["vocab"]["w" + std::to_string(i)] = i;
+  m_files.write("slow/tokenizer.json", tokenizer.dump());
+  for (const std::vector<std::string>& command : {std::vector<std::string>{"bench", "--model", file("slow"), "--quiet"},
+                                                  {"model", "compare", file("slow"), "nano", "--quiet"}}) {
+    Cli::Running running = m_cli.start(command);
+    std::this_thread::sleep_for(std::chrono::seconds(1));  // it loads
+    const auto before = std::chrono::steady_clock::now();
+    running.signal(SIGINT);
+    const Finished finished = running.finish();
+    EXPECT_EQ(finished.code, 130) << finished.err;
+    EXPECT_EQ(finished.errorLines(), 1U) << finished.err;
+    EXPECT_LT(std::chrono::steady_clock::now() - before, test::kPromptly);
+  }
+}
+
+TEST_F(ModelCommandTest, AFileCutShortWhileItIsReadEndsInASentence) {
+  Finished finished;
+  for (int wait = 500; finished.err.find("any more") == std::string::npos && wait <= 16'000; wait *= 2) {
+    fs::remove(file("small.gguf"));
+    const std::string model = quantised();
+    Cli::Running running =
+        m_cli.start({"bench", "--model", model, "--weights", "map", "--decode", "100000", "--threads", "1", "--quiet"});
+    std::this_thread::sleep_for(std::chrono::milliseconds(wait));  // at first it may still be opening the file
+    fs::resize_file(model, 4096);
+    finished = running.finish();
+    EXPECT_EQ(finished.code, 1) << finished.err;
+    EXPECT_EQ(finished.errorLines(), 1U) << finished.err;
+  }
+  EXPECT_THAT(finished.err, HasSubstr("any more"));
+}
+
+// Unlike a library, a model is for whomever the user's own settings let read it.
+TEST_F(ModelCommandTest, AModelIsWrittenWithTheUsualMode) {
+  const auto all = fs::perms::owner_read | fs::perms::owner_write;
+  for (const auto& [mask, expected] : {std::pair{022U, all | fs::perms::group_read | fs::perms::others_read},
+                                       std::pair{077U, all}, std::pair{027U, all | fs::perms::group_read}}) {
+    const mode_t before = umask(mask);
+    fs::remove(file("small.gguf"));
+    EXPECT_EQ(fs::status(quantised()).permissions(), expected);
+    umask(before);
+  }
 }
 
 TEST_F(ModelCommandTest, RulerReportsEveryTask) {

@@ -102,6 +102,25 @@ TEST_F(ChatTemplateTest, ContentsCannotOpenOrCloseATurn) {
   EXPECT_EQ(std::count(tokens->begin(), tokens->end(), support::kToyEndOfText), 0);
 }
 
+// A boundary inside a token lies before that token.
+TEST_F(ChatTemplateTest, BoundariesAreCountedInTokensOfTheNormalisedText) {
+  const auto chat_template = ChatTemplate::create(kPlain, *tokenizer_);
+  const std::string decomposed = "Zwo\u0308lf. hello e\u0301";  // the tokenizer composes o and e with their marks
+  const Messages messages{{"system", "hello", {0, 3, 5}},
+                          {"user", decomposed, {5, 8, static_cast<std::int64_t>(decomposed.size())}}};
+  const auto prompt = chat_template->encode_with_boundaries(messages, false, *tokenizer_);
+  ASSERT_TRUE(prompt.ok());
+  EXPECT_EQ(prompt->tokens, *chat_template->encode(messages, false, *tokenizer_));
+  std::vector<std::string> beginnings;
+  for (const std::int64_t boundary : prompt->boundaries) {
+    beginnings.push_back(tokenizer_->decode({prompt->tokens.begin(), prompt->tokens.begin() + boundary}, false));
+  }
+  const std::string system = "<|im_start|>system\n";
+  const std::string user = system + "hello<|im_end|>\n<|im_start|>user\n";
+  EXPECT_EQ(beginnings, (std::vector<std::string>{system, system, system + "hello", user + "Zw\u00f6",
+                                                  user + "Zw\u00f6lf.", user + "Zw\u00f6lf. hello \u00e9"}));
+}
+
 TEST_F(ChatTemplateTest, WrongRolesAndEmptyConversations) {
   const auto chat_template = ChatTemplate::create(kPlain, *tokenizer_);
   ASSERT_TRUE(chat_template.ok());

@@ -55,6 +55,7 @@ class RecordingSink final : public GenerationSink {
  public:
   void on_prefill(std::int64_t done, std::int64_t total, double seconds) override {
     EXPECT_GE(seconds, 0);
+    if (prefill.empty()) first_seconds = seconds;
     prefill.emplace_back(done, total);
   }
   void on_text(std::string_view piece) override {
@@ -70,6 +71,7 @@ class RecordingSink final : public GenerationSink {
   }
 
   std::vector<std::pair<std::int64_t, std::int64_t>> prefill;
+  double first_seconds = -1;
   std::vector<std::string> pieces;
   std::string text;
   std::string reasoning;
@@ -134,6 +136,8 @@ TEST_F(GenerationTest, ASequenceThatHoldsTheBeginningIsContinued) {
   const auto result = run(model);
   ASSERT_TRUE(result.ok());
   EXPECT_EQ(model.chunks, (std::vector<std::int64_t>{5, 4, 1, 1}));
+  EXPECT_EQ(sink_.prefill, (std::vector<std::pair<std::int64_t, std::int64_t>>{{5, 10}, {9, 10}, {10, 10}}));
+  EXPECT_EQ(sink_.first_seconds, 0) << "what was known was not read";
 }
 
 TEST_F(GenerationTest, LengthIsLimited) {

@@ -83,6 +83,24 @@ TEST_P(SessionFileTest, TheNextLogitsAreTheSameBits) {
   }
 }
 
+// The module is not fed all that was written while guesses did not pay.
+TEST_P(SessionFileTest, TheMtpModuleMayHaveReadLess) {
+  if (!options().with_mtp) GTEST_SKIP() << "There is no module.";
+  const std::vector<TokenId> text = support::SessionModel::text(60);
+  const std::span tokens = std::span(text).first(50);
+  for (const std::int64_t rows : {0, 1, 20, 48}) {
+    SequenceSnapshot before = model_.read(tokens, options());
+    before.state.mtp_cache().truncate(rows);
+    const std::string bytes = written(before);
+    auto after = read(bytes, tokens, kind());
+    ASSERT_TRUE(after.ok()) << rows << ": " << after.error().message;
+    EXPECT_EQ(after->state.mtp_cache().length(), rows);
+    EXPECT_EQ(written(*after), bytes) << rows;
+    const std::span next = std::span(text).subspan(50);
+    EXPECT_EQ(model_.logits(std::move(after).value(), next), model_.logits(std::move(before), next)) << rows;
+  }
+}
+
 TEST_P(SessionFileTest, DamageAnywhereIsNoticed) {
   const std::vector<TokenId> tokens = support::SessionModel::text(21);
   const std::string right = written(model_.read(tokens, options()));
@@ -160,6 +178,9 @@ TEST_P(SessionFileTest, AHeaderThatAgreesWithItselfIsNotBelieved) {
   }
   EXPECT_EQ(refusal(forged([](SessionHeader& h) { h.hidden = h.hidden == 0 ? 64 : 0; }), tokens), ErrorCode::kCorrupt);
   EXPECT_EQ(refusal(forged([](SessionHeader& h) { ++h.shape; }), tokens), ErrorCode::kCorrupt);
+  for (const std::int64_t rows : {std::int64_t{-1}, std::int64_t{1}, std::int64_t{21}, std::int64_t{1} << 62}) {
+    EXPECT_EQ(refusal(forged([rows](SessionHeader& h) { h.mtp_rows = rows; }), tokens), ErrorCode::kCorrupt) << rows;
+  }
 }
 
 TEST_P(SessionFileTest, ASequenceInTheMiddleOfAPassIsNotWritten) {

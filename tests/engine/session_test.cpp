@@ -9,6 +9,7 @@
 #include <memory>
 #include <string>
 #include <utility>
+#include <vector>
 
 #include "engine/engine.h"
 #include "support/scratch.h"
@@ -115,6 +116,63 @@ TEST_F(SessionTest, AConversationGoesOnFromItsLastReply) {
   request.messages.push_back({"assistant", first.text});
   request.messages.push_back({"user", "and then?"});
   EXPECT_GE(ask(*engine, request).statistics.reused_tokens, first.statistics.prompt_tokens - kStep);
+}
+
+// Passages, and where each ends.
+GenerationRequest about(const std::vector<std::string>& passages, const std::string& question) {
+  GenerationRequest request;
+  ChatMessage message = {"user", ""};
+  for (const std::string& passage : passages) {
+    message.content += passage;
+    message.boundaries.push_back(static_cast<std::int64_t>(message.content.size()));
+    message.content += "\n\n";
+  }
+  message.content += question;
+  request.messages = {{"system", "Be brief."}, std::move(message)};
+  request.sampling = {.temperature = 1.0F, .seed = 5};  // a drawn text shows every bit sooner than a greedy one
+  request.max_new_tokens = 24;
+  return request;
+}
+
+std::string passage(char name, int lines) {
+  std::string text;
+  for (int line = 0; line < lines; ++line) text += std::string(1, name) + std::to_string(line) + " hello world; ";
+  return text;
+}
+
+TEST_F(SessionTest, AnotherQuestionReusesThePassagesBothBeginWith) {
+  EngineOptions chosen = options();
+  chosen.sessions.checkpoint_tokens = 4096;
+  EngineOptions alone = chosen;
+  alone.sessions.memory_bytes = 0;
+  const auto engine = open(chosen);
+  const auto plain = open(alone);
+  const std::string a = passage('a', 24);
+  const std::string b = passage('b', 30);
+  static_cast<void>(ask(*engine, about({a, b, passage('c', 26)}, "what?")));
+  for (const auto& [passages, shared] :
+       {std::pair{std::vector{a, b, passage('d', 20)}, a + "\n\n" + b}, std::pair{std::vector{a, b}, a + "\n\n" + b},
+        std::pair{std::vector{a, passage('e', 9)}, a}}) {
+    const GenerationRequest request = about(passages, "and why?");
+    GenerationRequest beginning = request;
+    beginning.messages.back() = {"user", shared};
+    constexpr std::int64_t kAfterIt = 13;  // <|im_end|>\n<|im_start|>assistant\n
+    const GenerationResult result = ask(*engine, request);
+    EXPECT_EQ(result.statistics.reused_tokens, *engine->count_prompt_tokens(beginning.messages, false) - kAfterIt);
+    EXPECT_EQ(result.text, ask(*plain, request).text);
+  }
+}
+
+TEST_F(SessionTest, BoundariesThatAreNoneAreRefused) {
+  const auto engine = open(options());
+  for (const std::vector<std::int64_t>& wrong : {std::vector<std::int64_t>{-1}, {6}, {3, 2}}) {
+    GenerationRequest request;
+    request.messages = {{"user", "hello", wrong}};
+    GenerationSink sink;
+    const auto refused = engine->generate(request, sink, {});
+    ASSERT_FALSE(refused.ok());
+    EXPECT_EQ(refused.error().code, ErrorCode::kInvalidArgument);
+  }
 }
 
 TEST_F(SessionTest, AnotherProcessGoesOnFromTheDisk) {

@@ -106,6 +106,22 @@ TEST_F(AnswerTest, PromptHasPassagesInStableOrderAndTheQuestionLast) {
       "[1] alpha beta. The reef (12) lies north.\n\n[2] The reef reef reef is nice.\n\nQuestion: reef lies north");
 }
 
+// Another question may share the first passages: the generator is told where each ends.
+TEST_F(AnswerTest, ThePromptSaysWherePassagesEnd) {
+  add("a.pdf", fakes::pdf_document({"The reef lies north."}));
+  add("b.pdf", fakes::pdf_document({"The reef reef reef is nice."}));
+  profile.user = "{question}: {passages}\n\nNow answer. {passages}";
+  ScriptedGenerator generator("x");
+  ASSERT_TRUE(ask(generator, "reef {passages}"));
+  const ChatMessage& message = generator.prompts[0].back();
+  std::vector<std::string> beginnings;
+  for (const std::int64_t end : message.boundaries) {
+    beginnings.push_back(message.content.substr(0, static_cast<std::size_t>(end)));
+  }
+  const std::string first = "reef {passages}: [1] The reef lies north.";
+  EXPECT_THAT(beginnings, ElementsAre(first, first + "\n\n[2] The reef reef reef is nice."));
+}
+
 TEST_F(AnswerTest, DocumentTextIsNotATemplate) {
   add("a.txt", fakes::text_document("The {question} and {passages} of the reef."));
   ScriptedGenerator generator("x");

@@ -66,6 +66,12 @@ TEST(Ask, CitationOpensThePageAtTheSentence) {
   }
 }
 
+TEST(Ask, WhatWasKnownBeforeIsNotReadingSpeed) {
+  const PrefillProgress progress = {.done = 900, .total = 1000, .seconds = 2, .known = 700};
+  EXPECT_EQ(progress.rate(), 100);
+  EXPECT_EQ(progress.secondsLeft(), 1);
+}
+
 TEST(Ask, HighlightIsYellowOnThePage) {
   WindowDriver driver(quoting(kSentence));
   driver.drop({kHandbook});

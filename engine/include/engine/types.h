@@ -72,6 +72,9 @@ struct SamplingOptions {
 struct ChatMessage {
   std::string role;     // "system", "user" or "assistant"
   std::string content;  // UTF-8; special tokens inside it are never interpreted
+  // Bytes of `content`, rising, after which another prompt may well go on differently, such as the ends of passages:
+  // some of them become places from which such a prompt is read on. No answer depends on them.
+  std::vector<std::int64_t> boundaries = {};
 };
 
 struct GenerationRequest {
@@ -106,7 +109,8 @@ struct GenerationResult {
 class GenerationSink {
  public:
   virtual ~GenerationSink() = default;
-  // After every prefill chunk: tokens done of total, seconds since prefill began.
+  // After every prefill chunk: tokens done of total, seconds since prefill began. Where a session knows the beginning
+  // of the prompt, first of all its tokens, at 0 seconds: they were not read now and belong in no speed.
   virtual void on_prefill(std::int64_t /*done*/, std::int64_t /*total*/, double /*seconds*/) {}
   // A piece of valid UTF-8.
   virtual void on_text(std::string_view /*piece*/) {}

@@ -28,6 +28,7 @@ class Embedder {
 struct ChatMessage {
   std::string role;
   std::string content;
+  std::vector<std::int64_t> boundaries = {};  // bytes of `content`, rising, after which another prompt may differ
 };
 
 struct GenerateOptions {
@@ -56,6 +57,8 @@ struct GeneratedText {
 class GeneratorSink {
  public:
   virtual ~GeneratorSink() = default;
+  // Tokens done of total, seconds since reading began. What was known from an earlier question comes first, at 0
+  // seconds.
   virtual void on_prefill(std::int64_t done, std::int64_t total, double seconds) = 0;
   virtual void on_text(std::string_view piece) = 0;
 };
