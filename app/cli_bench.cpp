@@ -62,14 +62,13 @@ Json benchJson(const engine::BenchReport& report) {
   json["decode_bytes_per_pass"] = std::llround(report.decode_bytes_per_pass);
   json["decode_gigabytes_per_second"] = report.decode_bytes_per_second / kGiga;
   json["prefill_gigaflops"] = report.prefill_operations_per_second / kGiga;
-  if (!report.gpu_memory) json["machine"] = machineJson(report.machine);
+  if (report.gpu_memory.empty()) json["machine"] = machineJson(report.machine);
   if (report.drafts) json["drafts"] = draftsJson(*report.drafts);
   json["memory"] = toJson(report.memory);
-  if (report.gpu_memory) {
-    json["dense_products"] = report.dense_products;
-    json["gpu_memory_used"] = {{"weights_bytes", report.gpu_memory->weights},
-                               {"state_bytes", report.gpu_memory->state},
-                               {"scratch_bytes", report.gpu_memory->scratch}};
+  if (!report.dense_products.empty()) json["dense_products"] = report.dense_products;
+  for (const engine::GpuMemoryUse& used : report.gpu_memory) {
+    json["gpu_memory_used"].push_back(
+        {{"weights_bytes", used.weights}, {"state_bytes", used.state}, {"scratch_bytes", used.scratch}});
   }
   json["sequence_bytes"] = report.sequence_bytes;
   json["peak_resident_bytes"] = report.peak_resident_bytes;
@@ -96,7 +95,7 @@ std::string draftsText(const engine::DraftReport& drafts) {
 std::string computedText(const engine::BenchReport& report) {
   const engine::MachineRates& machine = report.machine;
   std::string text = threeDigits(report.prefill_operations_per_second / kGiga) + " GFLOP/s";
-  if (report.gpu_memory) return text + ", dense products by " + report.dense_products;
+  if (!report.gpu_memory.empty()) return text + ", dense products by " + report.dense_products;
   text += "; the machine reaches " + threeDigits(machine.f32_operations_per_second / kGiga) + " in f32";
   if (machine.bf16_operations_per_second > 0) {
     text += ", " + threeDigits(machine.bf16_operations_per_second / kGiga) + " in bf16";
@@ -115,14 +114,20 @@ std::string expertsText(const engine::MemoryPlan& plan) {
 
 std::string memoryText(const engine::BenchReport& report) {
   const auto amount = [](std::int64_t bytes) { return byteCount(static_cast<double>(bytes)); };
-  if (!report.gpu_memory) {
+  if (report.gpu_memory.empty()) {
     return amount(report.peak_resident_bytes) + " at most, " + amount(report.sequence_bytes) + " for a sequence\n";
   }
-  const engine::GpuMemoryUse& used = *report.gpu_memory;
-  const engine::MemoryPlan& plan = report.memory;
-  return "of the GPU, in use of planned: weights " + amount(used.weights) + " of " + amount(plan.weights) +
-         ", sequences " + amount(used.state) + " of " + amount(plan.kv_cache + plan.state + plan.sessions) +
-         ", working memory " + amount(used.scratch) + " of " + amount(plan.scratch) + expertsText(plan) + "\n";
+  std::string text;
+  for (std::size_t i = 0; i < report.memory.gpus.size() && i < report.gpu_memory.size(); ++i) {
+    const engine::GpuShare& plan = report.memory.gpus[i];
+    const engine::GpuMemoryUse& used = report.gpu_memory[i];
+    text += (i == 0 ? "" : "                ") + std::string("of GPU ") + std::to_string(plan.gpu) + " with " +
+            counted(plan.layers, "layer") + ", in use of planned: weights " + amount(used.weights) + " of " +
+            amount(plan.weights) + ", sequences " + amount(used.state) + " of " + amount(plan.sequences) +
+            ", working memory " + amount(used.scratch) + " of " + amount(plan.scratch) + expertsText(report.memory) +
+            "\n";
+  }
+  return text;
 }
 
 std::string benchText(const engine::BenchReport& report) {
@@ -144,7 +149,7 @@ std::string benchText(const engine::BenchReport& report) {
             " each";
   }
   text += ", " + threeDigits(report.decode_bytes_per_second / kGiga) + " GB/s";
-  if (!report.gpu_memory) {
+  if (report.gpu_memory.empty()) {
     text += "; the machine reads " + threeDigits(report.machine.read_bytes_per_second / kGiga) + " GB/s";
   }
   text += "\n";

@@ -20,7 +20,7 @@ namespace lectern::app {
 // Of the commands that measure a model.
 struct MeasureOptions {
   std::string sessions;            // folder; empty: nothing is kept on disk
-  std::string device = "cpu";      // cpu, cuda (the first GPU) or cuda:N
+  std::string device = "cpu";      // cpu, cuda, cuda:N or cuda:N,M,...
   std::string weights = "auto";    // where they are read: auto, map or copy
   std::string kv = "bf16";         // how keys and values are kept: f32, bf16 or q8
   std::int64_t contextTokens = 0;  // 0: as many as the task needs

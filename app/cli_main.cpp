@@ -189,7 +189,9 @@ class CommandLine {
   void addEngineOptions(CLI::App& command, int drafts) {
     MeasureOptions& measure = m_options.measure;
     command.preparse_callback([&measure, drafts](std::size_t) { measure.draftTokens = drafts; });
-    command.add_option("--device", measure.device, "What computes: cpu, cuda (the first GPU) or cuda:N")
+    command
+        .add_option("--device", measure.device,
+                    "What computes: cpu, cuda (as many GPUs as the model needs), cuda:N or cuda:N,M,...")
         ->check(CLI::Validator(checkDevice, "DEVICE"))
         ->capture_default_str();
     command

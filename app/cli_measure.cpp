@@ -5,8 +5,10 @@
 #include <array>
 #include <cmath>
 #include <cstdio>
+#include <optional>
 #include <string>
 #include <string_view>
+#include <vector>
 
 namespace lectern::app {
 namespace {
@@ -30,6 +32,22 @@ retrieval::ErrorCode codeOf(engine::ErrorCode code) {
 
 constexpr std::string_view kCuda = "cuda";
 
+// The numbers behind "cuda:".
+std::optional<std::vector<int>> gpusOf(const std::string& device) {
+  constexpr std::size_t kMostDigits = 3;
+  std::vector<int> gpus;
+  std::string_view rest = std::string_view(device).substr(kCuda.size());
+  while (!rest.empty()) {
+    rest.remove_prefix(1);  // ':' or ','
+    const std::string_view number = rest.substr(0, rest.find(','));
+    const bool digits = number.find_first_not_of("0123456789") == number.npos;
+    if (number.empty() || number.size() > kMostDigits || !digits) return std::nullopt;
+    gpus.push_back(std::stoi(std::string(number)));
+    rest.remove_prefix(number.size());
+  }
+  return gpus;
+}
+
 }  // namespace
 
 std::string mixHelp() {
@@ -39,10 +57,10 @@ std::string mixHelp() {
 }
 
 std::string checkDevice(const std::string& text) {
-  const bool known = text == "cpu" || text == kCuda;
-  const std::string_view index = text.starts_with("cuda:") ? std::string_view(text).substr(kCuda.size() + 1) : "";
-  const bool numbered = !index.empty() && index.size() <= 3 && index.find_first_not_of("0123456789") == index.npos;
-  return known || numbered ? std::string() : "must be cpu, cuda or cuda:N, N the number of a GPU counted from 0";
+  const bool known = text == "cpu" || text == kCuda || (text.starts_with("cuda:") && gpusOf(text));
+  return known ? std::string()
+               : "must be cpu, cuda (as many GPUs as the model needs), or cuda:N or cuda:N,M,... for the GPUs of these "
+                 "numbers, counted from 0";
 }
 
 engine::EngineOptions engineOptions(const CliOptions& options) {
@@ -51,7 +69,7 @@ engine::EngineOptions engineOptions(const CliOptions& options) {
   const std::string& device = options.measure.device;
   if (device.starts_with(kCuda)) {
     engine.device = engine::DeviceKind::kCuda;
-    if (device.size() > kCuda.size()) engine.device_index = std::stoi(device.substr(kCuda.size() + 1));
+    engine.gpus = gpusOf(device).value_or(std::vector<int>());
   }
   engine.sessions.directory = options.measure.sessions;
   engine.context_tokens = options.measure.contextTokens;
@@ -99,10 +117,19 @@ const char* name(engine::KvType type) {
 }
 
 Json toJson(const engine::MemoryPlan& memory) {
-  return {{"total_bytes", memory.total()},     {"weights_bytes", memory.weights},
-          {"kv_cache_bytes", memory.kv_cache}, {"state_bytes", memory.state},
-          {"scratch_bytes", memory.scratch},   {"limit_bytes", memory.limit},
-          {"experts", memory.experts},         {"experts_on_gpu", memory.experts_on_gpu}};
+  Json gpus = Json::array();
+  for (const engine::GpuShare& share : memory.gpus) {
+    gpus.push_back({{"gpu", share.gpu},
+                    {"layers", share.layers},
+                    {"weights_bytes", share.weights},
+                    {"sequences_bytes", share.sequences},
+                    {"scratch_bytes", share.scratch},
+                    {"limit_bytes", share.limit}});
+  }
+  return {
+      {"total_bytes", memory.total()}, {"weights_bytes", memory.weights},         {"kv_cache_bytes", memory.kv_cache},
+      {"state_bytes", memory.state},   {"scratch_bytes", memory.scratch},         {"limit_bytes", memory.limit},
+      {"experts", memory.experts},     {"experts_on_gpu", memory.experts_on_gpu}, {"gpus", std::move(gpus)}};
 }
 
 void put(Json& json, const std::string& prefix, const engine::Spread& spread) {

@@ -67,7 +67,8 @@ retrieval::Result<ui::OpenedModel> openModel(const Locations& locations, const u
   engine::EngineOptions options;
   if (card) {
     options.device = engine::DeviceKind::kCuda;
-    options.device_index = QStringView(card->id).mid(kCudaPrefix.size()).toInt();
+    // Left alone, the engine takes this card, or several where the model needs them.
+    if (choice.device == card->id) options.gpus = {QStringView(card->id).mid(kCudaPrefix.size()).toInt()};
   }
   RETRIEVAL_TRY(OpenedProcess opened,
                 openGeneratorProcess(locations, choice.path.string(), options, progress, std::move(stop)));

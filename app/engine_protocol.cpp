@@ -167,16 +167,23 @@ void describe(Stream& stream, T& value) {
 
 template <class Stream, Either<engine::EngineOptions> T>
 void describe(Stream& stream, T& value) {
-  auto& [device, deviceIndex, threads, contextTokens, chunkTokens, kvType, ropeFactor, draftTokens, memoryLimit,
-         weights, sessions, gpuExperts] = value;
-  stream(device, deviceIndex, threads, contextTokens, chunkTokens, kvType, ropeFactor, draftTokens, memoryLimit,
-         weights, sessions, gpuExperts);
+  auto& [device, gpus, threads, contextTokens, chunkTokens, kvType, ropeFactor, draftTokens, memoryLimit, weights,
+         sessions, gpuExperts] = value;
+  stream(device, gpus, threads, contextTokens, chunkTokens, kvType, ropeFactor, draftTokens, memoryLimit, weights,
+         sessions, gpuExperts);
+}
+
+template <class Stream, Either<engine::GpuShare> T>
+void describe(Stream& stream, T& value) {
+  auto& [gpu, layers, weights, sequences, scratch, limit] = value;
+  stream(gpu, layers, weights, sequences, scratch, limit);
 }
 
 template <class Stream, Either<engine::MemoryPlan> T>
 void describe(Stream& stream, T& value) {
-  auto& [weights, kvCache, state, scratch, sessions, keptSessions, limit, experts, expertsOnGpu, expertStaging] = value;
-  stream(weights, kvCache, state, scratch, sessions, keptSessions, limit, experts, expertsOnGpu, expertStaging);
+  auto& [weights, kvCache, state, scratch, sessions, keptSessions, limit, experts, expertsOnGpu, expertStaging, gpus] =
+      value;
+  stream(weights, kvCache, state, scratch, sessions, keptSessions, limit, experts, expertsOnGpu, expertStaging, gpus);
 }
 
 template <class Stream, Either<engine::ModelInfo> T>

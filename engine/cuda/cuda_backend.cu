@@ -35,8 +35,9 @@ class CudaBuffer final : public Buffer {
 };
 
 // A failure before the backend exists, or a piece that does not fit.
-Error no_room(std::int64_t bytes, const char* what) {
-  return {ErrorCode::kOutOfMemory, "The GPU has no room for " + mebibytes(bytes) + " of " + what +
+Error no_room(int device, std::int64_t bytes, const char* what) {
+  return {ErrorCode::kOutOfMemory, "GPU " + std::to_string(device) + " has no room for " + mebibytes(bytes) + " of " +
+                                       what +
                                        "; close other programs that use it, or choose a shorter context or a smaller "
                                        "quantisation of the model."};
 }
@@ -67,20 +68,22 @@ CudaBackend::~CudaBackend() {
   expert_host_.reset();
   library_.reset();
   passes_.forget();
+  if (passed_on_ != nullptr) cudaEventDestroy(passed_on_);
   cudaStreamDestroy(stream_);
 }
 
 Result<void> CudaBackend::take_memory(const DeviceMemory& memory) {
-  if (memory.weights > 0 && !weights_.reserve(memory.weights)) return no_room(memory.weights, "weights");
-  if (memory.state > 0 && !state_.reserve(memory.state)) return no_room(memory.state, "keys, values and states");
-  if (memory.scratch > 0 && !scratch_.reserve(memory.scratch)) return no_room(memory.scratch, "activations");
-  if (!values_.reserve(stream_)) return no_room(2 * PassValues::kMostBytes, "page-locked memory");
+  if (memory.weights > 0 && !weights_.reserve(memory.weights)) return no_room(device_, memory.weights, "weights");
+  if (memory.state > 0 && !state_.reserve(memory.state)) return no_room(device_, memory.state, "keys and states");
+  if (memory.scratch > 0 && !scratch_.reserve(memory.scratch)) return no_room(device_, memory.scratch, "activations");
+  if (!values_.reserve(stream_)) return no_room(device_, 2 * PassValues::kMostBytes, "page-locked memory");
   return {};
 }
 
 Result<std::unique_ptr<Buffer>> CudaBackend::make_buffer(std::int64_t floats, MemoryUse use) {
   const std::int64_t bytes = floats * static_cast<std::int64_t>(sizeof(float));
-  if (floats > kMostFloats) return no_room(kMostFloats, "one buffer");
+  if (floats > kMostFloats) return no_room(device_, kMostFloats, "one buffer");
+  choose_device();
   HeapMemory* const owner = use == MemoryUse::kWeights ? &weights_ : use == MemoryUse::kState ? &state_ : nullptr;
   std::byte* piece = nullptr;
   if (owner != nullptr) {
@@ -93,7 +96,10 @@ Result<std::unique_ptr<Buffer>> CudaBackend::make_buffer(std::int64_t floats, Me
     }
   }
   if (piece == nullptr) {
-    return no_room(bytes, use == MemoryUse::kWeights ? "weights" : owner != nullptr ? "states" : "activations");
+    return no_room(device_, bytes,
+                   use == MemoryUse::kWeights ? "weights"
+                   : owner != nullptr         ? "states"
+                                              : "activations");
   }
   if (!failure_) note(cudaMemsetAsync(piece, 0, static_cast<std::size_t>(bytes), stream_), "Clearing memory");
   return std::unique_ptr<Buffer>(std::make_unique<CudaBuffer>(piece, floats, owner));
@@ -138,24 +144,28 @@ void CudaBackend::download_bytes(const void* from, std::span<std::byte> to) {
 
 void CudaBackend::begin_pass(std::span<const std::uint64_t> key) {
   if (failure_) return;
-  note(cudaSetDevice(device_), "Choosing it");  // this thread may be another than the last
-  if (expert_host_ != nullptr) key = {};        // the CPU takes part, which no graph repeats
+  choose_device();                        // this thread may be another than the last
+  if (expert_host_ != nullptr) key = {};  // the CPU takes part, which no graph repeats
   note(passes_.begin(key, state_.changes(), stream_), "Beginning a pass");
   if (remembers_calls()) values_.begin_pass();
 }
 
-Result<void> CudaBackend::end_pass() {
+void CudaBackend::launch_pass() {
   const bool remembered = remembers_calls();
   values_.end_pass();
   if (failure_) {
     drop_pass();
-    return *failure_;
+    return;
   }
-  if (remembered) {
-    note(passes_.end(stream_), "Remembering a pass");
-    if (!failure_) note(values_.send(), "Copying to it");
-    if (!failure_) note(passes_.launch_graph(stream_), "A pass");
-  }
+  if (!remembered) return;
+  choose_device();
+  note(passes_.end(stream_), "Remembering a pass");
+  if (!failure_) note(values_.send(), "Copying to it");
+  if (!failure_) note(passes_.launch_graph(stream_), "A pass");
+}
+
+Result<void> CudaBackend::end_pass() {
+  launch_pass();
   if (!failure_) note(cudaStreamSynchronize(stream_), "A computation");
   if (failure_) return *failure_;
   values_.give_results();
@@ -174,9 +184,10 @@ Result<void> CudaBackend::status() {
 
 void CudaBackend::note(cudaError_t code, const char* what) {
   if (code == cudaSuccess || failure_) return;
+  const std::string number = " (cuda:" + std::to_string(device_) + ")";  // there may be several of a name
   if (code == cudaErrorMemoryAllocation) {
     failure_ = Error{ErrorCode::kOutOfMemory,
-                     std::string(what) + " on the GPU " + properties_.name +
+                     std::string(what) + " on the GPU " + properties_.name + number +
                          " failed: its memory is full; close other programs that use it or choose a shorter context."};
     return;
   }
@@ -184,7 +195,8 @@ void CudaBackend::note(cudaError_t code, const char* what) {
 }
 
 void CudaBackend::fail(const std::string& what, const char* reason) {
-  failure_ = Error{ErrorCode::kDevice, what + " on the GPU " + properties_.name + " failed (" + reason +
+  const std::string number = " (cuda:" + std::to_string(device_) + ")";  // there may be several of a name
+  failure_ = Error{ErrorCode::kDevice, what + " on the GPU " + properties_.name + number + " failed (" + reason +
                                            "); the model must be opened again, and if it happens again the driver's "
                                            "messages (dmesg, \"Xid\") name the cause."};
 }

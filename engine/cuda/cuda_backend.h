@@ -50,7 +50,8 @@ class CudaBackend final : public Backend {
   Result<void> end_pass() override;
   void drop_pass() override;
   Result<void> status() override;
-  cudaStream_t stream() const { return stream_; }  // for those who time what is queued
+  void pass_on(const Tensor& rows, Backend& next, const Tensor& to) override;  // handover.cu
+  cudaStream_t stream() const { return stream_; }                              // for those who time what is queued
 
   // library_products.cu, which says what they do
   bool use_library(const LibraryLimits& limits);
@@ -142,6 +143,12 @@ class CudaBackend final : public Backend {
   CudaBackend(int device, const cudaDeviceProp& properties, cudaStream_t stream);
   Result<void> take_memory(const DeviceMemory& memory);
   void download_bytes(const void* from, std::span<std::byte> to);
+  // Makes this thread's calls go to the device. Copies, and what is captured, find it without.
+  void choose_device() { note(cudaSetDevice(device_), "Choosing it"); }
+  void launch_pass();  // what end_pass() waits for
+  // handover.cu
+  void take_over(const CudaBackend& from, const Tensor& rows, const Tensor& to);
+  void reach(int device);
   // host_experts.cu: the first experts, and whatever brings others later.
   Result<void> fill_slots(CudaExperts& placed);
   // linear() for few rows, for many rows of BF16, and for many rows and weights of float.
@@ -165,6 +172,7 @@ class CudaBackend final : public Backend {
     if (failure_) return;
     if (remembers_calls()) passes_.note_call(reinterpret_cast<const void*>(kernel), grid, Parameters(arguments)...);
     if (passes_.repeating()) return;
+    choose_device();
     note(launch(stream_, grid, kernel, arguments...), "A computation");
   }
 
@@ -177,6 +185,7 @@ class CudaBackend final : public Backend {
   template <class... Parameters>
   void allow_shared_memory(void (*kernel)(Parameters...)) {
     if (failure_ || !large_kernels_.insert(reinterpret_cast<const void*>(kernel)).second) return;
+    choose_device();
     note(cudaFuncSetAttribute(reinterpret_cast<const void*>(kernel), cudaFuncAttributeMaxDynamicSharedMemorySize,
                               static_cast<int>(properties_.sharedMemPerBlockOptin)),
          "Preparing a computation");
@@ -200,6 +209,8 @@ class CudaBackend final : public Backend {
   std::unique_ptr<Cublas> library_;      // null: own kernels compute all products
   std::string why_own_products_;
   LibraryLimits library_limits_;
+  cudaEvent_t passed_on_ = nullptr;  // from the first pass on that goes on elsewhere
+  std::set<int> reached_;            // other devices that were asked whether their memory can be read directly
 };
 
 }  // namespace lectern::engine::cuda

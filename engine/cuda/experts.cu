@@ -555,6 +555,7 @@ Result<void> CudaBackend::place_experts(ExpertWeights& w) {
                      std::to_string(w.experts_per_token) + ", but on the GPU at most " + std::to_string(kMostExperts) +
                      " and " + std::to_string(kMostChosen) + " are supported; run the model on the CPU."};
   }
+  choose_device();
   std::unique_ptr<HostedExperts> hosted;
   if (budget_.on_device >= 0) hosted = std::make_unique<HostedExperts>(w, budget_.on_device);
   const std::int64_t table = CudaExperts::bytes(experts + (w.shared_gate ? 1 : 0));

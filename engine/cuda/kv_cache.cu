@@ -182,6 +182,7 @@ Result<std::unique_ptr<KvCache>> CudaBackend::make_kv_cache(const AttentionShape
 }
 
 Result<void> CudaBackend::reserve_kv(KvCache& cache, std::int64_t rows) {
+  choose_device();
   const cudaError_t code = own(cache).make_room(rows, stream_);
   if (code == cudaErrorMemoryAllocation) return no_room(rows);
   note(code, "Making room for keys and values");

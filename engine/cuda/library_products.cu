@@ -113,6 +113,7 @@ bool CudaBackend::multiply_by_library(const LibraryRows& x, const CudaWeight& w,
   LibraryProduct last = whole;
   if (w.rows() % panel != 0) last.outputs = w.rows() % panel;
   if (!library_->knows(whole) || !library_->knows(last)) return false;
+  choose_device();
   Workspace workspace(*this);
   void* const work = workspace.take<std::byte>(Cublas::kWorkspaceBytes);
   std::uint16_t* const decoded = w.type() == DType::kBF16 ? nullptr : workspace.take<std::uint16_t>(panel * depth);

@@ -19,6 +19,7 @@ set(LECTERN_CUDA_SOURCES
   experts.cu
   flash_attention.cu
   formed_products.cu
+  handover.cu
   head_rows.cu
   host_experts.cu
   kv_cache.cu

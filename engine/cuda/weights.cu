@@ -339,6 +339,7 @@ Result<WeightHandle> CudaBackend::take_expert(const HostMatrix& matrix) {
 Result<WeightHandle> CudaBackend::take_weight(const HostMatrix& matrix) {
   if (failure_) return *failure_;
   if (!can_be_held(matrix)) return cannot_be_held(matrix);
+  choose_device();
   if (staging_ == nullptr) staging_ = WeightStaging::make();
   const std::int64_t bytes = device_bytes(matrix);
   std::byte* const piece = staging_ == nullptr ? nullptr : weights_.take(bytes);

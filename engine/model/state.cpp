@@ -20,15 +20,16 @@ std::int64_t bytes_of(const std::unique_ptr<Buffer>& buffer) {
 }  // namespace
 
 Result<SequenceState> SequenceState::create(const ModelConfig& config, const SequenceOptions& options,
-                                            Backend& backend) {
+                                            const Placement& placement) {
   SequenceState state;
   state.options_ = options;
   state.rotary_ = make_rotary_table(config, options.yarn);
   state.deltas_.resize(config.layers.size());
   state.tentative_rows_.resize(config.layers.size());
   state.caches_.resize(config.layers.size());
-  const auto make_state = [&](std::int64_t floats) { return backend.make_buffer(floats, MemoryUse::kState); };
   for (std::size_t i = 0; i < config.layers.size(); ++i) {
+    Backend& backend = placement.of_layer(i);
+    const auto make_state = [&](std::int64_t floats) { return backend.make_buffer(floats, MemoryUse::kState); };
     if (config.layers[i] == LayerKind::kAttention) {
       ENGINE_TRY(state.caches_[i], backend.make_kv_cache(config.attention, options.kv));
       continue;
@@ -38,23 +39,25 @@ Result<SequenceState> SequenceState::create(const ModelConfig& config, const Seq
     ENGINE_TRY(state.deltas_[i].recurrent, make_state(recurrent));
   }
   if (options.with_mtp) {
-    ENGINE_TRY(state.mtp_cache_, backend.make_kv_cache(config.attention, options.kv));
+    ENGINE_TRY(state.mtp_cache_, placement.last().make_kv_cache(config.attention, options.kv));
   }
   return state;
 }
 
-Result<void> SequenceState::reserve(std::int64_t tokens, Backend& backend) {
-  for (const std::unique_ptr<KvCache>& cache : caches_) {
-    if (cache) ENGINE_CHECK(backend.reserve_kv(*cache, tokens));
+Result<void> SequenceState::reserve(std::int64_t tokens, const Placement& placement) {
+  for (std::size_t i = 0; i < caches_.size(); ++i) {
+    if (caches_[i]) ENGINE_CHECK(placement.of_layer(i).reserve_kv(*caches_[i], tokens));
   }
   return {};
 }
 
-Result<void> SequenceState::reserve_tentative(const ModelConfig& config, Backend& backend) {
+Result<void> SequenceState::reserve_tentative(const ModelConfig& config, const Placement& placement) {
   const std::int64_t change = config.delta.value_heads * (config.delta.key_dim + config.delta.value_dim + 1);
-  const auto make_state = [&](std::int64_t floats) { return backend.make_buffer(floats, MemoryUse::kState); };
   for (std::size_t i = 0; i < deltas_.size(); ++i) {
     if (!deltas_[i].conv || tentative_rows_[i].changes) continue;
+    const auto make_state = [&](std::int64_t floats) {
+      return placement.of_layer(i).make_buffer(floats, MemoryUse::kState);
+    };
     ENGINE_TRY(tentative_rows_[i].conv_inputs, make_state(kSmallBatchRows * config.conv_channels()));
     ENGINE_TRY(tentative_rows_[i].changes, make_state(kSmallBatchRows * change));
   }
@@ -67,11 +70,12 @@ Result<void> SequenceState::reserve_kept(const ModelConfig& config, Backend& bac
   return {};
 }
 
-void SequenceState::accept(std::int64_t rows, const ModelConfig& config, Backend& backend) {
+void SequenceState::accept(std::int64_t rows, const ModelConfig& config, const DeviceOfLayer& device_of) {
   for (std::size_t i = 0; i < deltas_.size(); ++i) {
     if (caches_[i]) {
       caches_[i]->truncate(length_ + rows);
     } else if (rows > 0) {
+      Backend& backend = device_of(i);
       const Tensor inputs = {tentative_rows_[i].conv_inputs->data(), rows, config.conv_channels()};
       backend.advance_conv(inputs, config.conv_taps, deltas_[i].conv->data());
       backend.apply_changes(tentative_rows_[i].changes->data(), rows, config.delta, deltas_[i].recurrent->data());
@@ -81,16 +85,16 @@ void SequenceState::accept(std::int64_t rows, const ModelConfig& config, Backend
   tentative_ = 0;
 }
 
-Result<SequenceState> SequenceState::fork(Backend& backend) const {
+Result<SequenceState> SequenceState::fork(const Placement& placement) const {
   SequenceState copy;
   copy.length_ = length_;
   copy.consistent_ = consistent_;
   copy.options_ = options_;
   copy.rotary_ = rotary_;
-  for (const DeltaNetState& delta : deltas_) {
+  for (std::size_t i = 0; i < deltas_.size(); ++i) {
     DeltaNetState one;
-    ENGINE_TRY(one.conv, copy_of(delta.conv, backend));
-    ENGINE_TRY(one.recurrent, copy_of(delta.recurrent, backend));
+    ENGINE_TRY(one.conv, copy_of(deltas_[i].conv, placement.of_layer(i)));
+    ENGINE_TRY(one.recurrent, copy_of(deltas_[i].recurrent, placement.of_layer(i)));
     copy.deltas_.push_back(std::move(one));
   }
   copy.tentative_rows_.resize(deltas_.size());

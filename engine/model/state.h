@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <vector>
 
@@ -9,6 +10,7 @@
 #include "engine/types.h"
 #include "model/config.h"
 #include "ops/backend.h"
+#include "ops/placement.h"
 
 namespace lectern::engine {
 
@@ -35,7 +37,8 @@ struct SequenceOptions {
 // Everything a sequence leaves behind: keys and values of attention layers, fixed-size states of DeltaNet layers.
 class SequenceState {
  public:
-  static Result<SequenceState> create(const ModelConfig& config, const SequenceOptions& options, Backend& backend);
+  static Result<SequenceState> create(const ModelConfig& config, const SequenceOptions& options,
+                                      const Placement& placement);
 
   // Tokens that the trunk has read.
   std::int64_t length() const { return length_; }
@@ -57,13 +60,14 @@ class SequenceState {
     tentative_ = rows;
     consistent_ = true;
   }
-  // The first `rows` tentative rows count as read, the others were never there.
-  void accept(std::int64_t rows, const ModelConfig& config, Backend& backend);
+  // The first `rows` tentative rows count as read, the others were never there. Layers are asked for in order.
+  using DeviceOfLayer = std::function<Backend&(std::size_t layer)>;
+  void accept(std::int64_t rows, const ModelConfig& config, const DeviceOfLayer& device_of);
 
   // Makes room for `tokens` more in every trunk cache. Errors: kOutOfMemory (nothing changed).
-  Result<void> reserve(std::int64_t tokens, Backend& backend);
+  Result<void> reserve(std::int64_t tokens, const Placement& placement);
   // Room for the first tentative pass.
-  Result<void> reserve_tentative(const ModelConfig& config, Backend& backend);
+  Result<void> reserve_tentative(const ModelConfig& config, const Placement& placement);
 
   // Room for kept rows.
   Result<void> reserve_kept(const ModelConfig& config, Backend& backend);
@@ -80,7 +84,7 @@ class SequenceState {
 
   // Both go on from here independently. Fixed-size states are copied, keys and values shared until one changes them.
   // Errors: kOutOfMemory.
-  Result<SequenceState> fork(Backend& backend) const;
+  Result<SequenceState> fork(const Placement& placement) const;
 
   // Differs between any two sequences that exist at the same time, and stays when one is moved.
   const void* identity() const;

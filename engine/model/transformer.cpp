@@ -25,28 +25,44 @@ std::int64_t kind_of(std::span<const TokenChoice> choices) {
 
 }  // namespace
 
-Transformer::Transformer(ModelWeights weights, const ModelConfig& config, Backend& backend, std::int64_t chunk_tokens)
+Transformer::Transformer(ModelWeights weights, const ModelConfig& config, const Placement& placement,
+                         std::int64_t chunk_tokens)
     : weights_(std::move(weights)),
       config_(config),
-      backend_(backend),
+      placement_(placement),
+      backend_(placement.last()),
       chunk_tokens_(std::max<std::int64_t>(1, chunk_tokens)) {}
 
-Result<std::unique_ptr<Transformer>> Transformer::load(ModelFiles files, Backend& backend, std::int64_t chunk_tokens,
-                                                       const LoadObserver& observer) {
+Result<std::unique_ptr<Transformer>> Transformer::load(ModelFiles files, const Placement& placement,
+                                                       std::int64_t chunk_tokens, const LoadObserver& observer) {
   const ModelConfig config = files.config();
-  ENGINE_TRY(ModelWeights weights, load_weights(std::move(files), backend, observer));
-  return assemble(std::move(weights), config, backend, chunk_tokens);
+  ENGINE_TRY(ModelWeights weights, load_weights(std::move(files), placement, observer));
+  return assemble(std::move(weights), config, placement, chunk_tokens);
 }
 
 Result<std::unique_ptr<Transformer>> Transformer::assemble(ModelWeights weights, const ModelConfig& config,
-                                                           Backend& backend, std::int64_t chunk_tokens) {
-  std::unique_ptr<Transformer> model(new Transformer(std::move(weights), config, backend, chunk_tokens));
+                                                           const Placement& placement, std::int64_t chunk_tokens) {
+  std::unique_ptr<Transformer> model(new Transformer(std::move(weights), config, placement, chunk_tokens));
   ENGINE_CHECK(model->make_scratch());
-  ENGINE_CHECK(backend.status());
+  for (std::size_t i = 0; i < placement.devices(); ++i) ENGINE_CHECK(placement.device(i).status());
   return model;
 }
 
 Result<void> Transformer::make_scratch() {
+  for (std::size_t i = 0; i + 1 < placement_.devices(); ++i) {
+    ENGINE_TRY(const Scratch scratch, make_scratch_on(placement_.device(i), 0, 0));
+    earlier_scratch_.push_back(scratch);
+  }
+  const std::int64_t logits = kLogitRows * (config_.vocabulary + 1);  // and the tokens chosen from them
+  ENGINE_TRY(scratch_, make_scratch_on(backend_, has_mtp() ? 2 * config_.hidden_size : 0, logits));
+  const Buffer& memory = *scratch_memory_.back();
+  logits_ = {memory.data() + memory.size() - logits, kLogitRows, config_.vocabulary};
+  chosen_ = reinterpret_cast<TokenId*>(logits_.row(kLogitRows));
+  return {};
+}
+
+// `pairs`: columns of such. `logits`: numbers behind the rest.
+Result<Transformer::Scratch> Transformer::make_scratch_on(Backend& backend, std::int64_t pairs, std::int64_t logits) {
   struct Part {
     Tensor Scratch::*tensor;
     std::int64_t width;
@@ -65,37 +81,53 @@ Result<void> Transformer::make_scratch() {
       {&Scratch::key, config_.kv_width()},
       {&Scratch::value, config_.kv_width()},
       {&Scratch::heads, std::max(config_.value_width(), config_.query_width())},
-      {&Scratch::pair, has_mtp() ? 2 * d : 0},
+      {&Scratch::pair, pairs},
       {&Scratch::wide, config_.dense_width},
       {&Scratch::wide_gate, config_.dense_width},
   };
   std::int64_t width = 0;
   for (const Part& part : parts) width += part.width;
-  ENGINE_TRY(scratch_memory_,
-             backend_.make_buffer(width * pass_rows() + kLogitRows * (config_.vocabulary + 1), MemoryUse::kScratch));
-  float* next = scratch_memory_->data();
+  ENGINE_TRY(std::unique_ptr<Buffer> memory, backend.make_buffer(width * pass_rows() + logits, MemoryUse::kScratch));
+  Scratch scratch;
+  scratch.backend = &backend;
+  float* next = memory->data();
   for (const Part& part : parts) {
-    scratch_.*part.tensor = {next, pass_rows(), part.width};
+    scratch.*part.tensor = {next, pass_rows(), part.width};
     next += part.width * pass_rows();
   }
-  logits_ = {next, kLogitRows, config_.vocabulary};
-  chosen_ = reinterpret_cast<TokenId*>(next + kLogitRows * config_.vocabulary);
-  return {};
+  scratch_memory_.push_back(std::move(memory));
+  return scratch;
 }
 
-Transformer::Scratch Transformer::rows_of_scratch(std::int64_t rows) const {
-  Scratch s;
+Transformer::Scratch Transformer::rows_of_scratch(const Scratch& all, std::int64_t rows) {
+  Scratch s = all;
   for (Tensor Scratch::*part :
        {&Scratch::hidden, &Scratch::normed, &Scratch::mixed, &Scratch::qkv, &Scratch::qkv_conv, &Scratch::z,
         &Scratch::ba, &Scratch::query, &Scratch::gate, &Scratch::key, &Scratch::value, &Scratch::heads, &Scratch::pair,
         &Scratch::wide, &Scratch::wide_gate}) {
-    s.*part = (scratch_.*part).first_rows(rows);
+    s.*part = (all.*part).first_rows(rows);
   }
   return s;
 }
 
+// Where a pass begins.
+Transformer::Scratch Transformer::first_scratch(std::int64_t rows) const {
+  return rows_of_scratch(earlier_scratch_.empty() ? scratch_ : earlier_scratch_.front(), rows);
+}
+
+// What follows is done on `device`, where the hidden rows become its own.
+void Transformer::move_to(std::size_t device, Pass& pass, Scratch& s) const {
+  if (device == pass.device()) return;
+  const Scratch& all = device < earlier_scratch_.size() ? earlier_scratch_[device] : scratch_;
+  const Scratch next = rows_of_scratch(all, s.hidden.rows);
+  pass.move_to(device, s.hidden, next.hidden);
+  s = next;
+}
+
 std::int64_t Transformer::scratch_bytes() const {
-  return scratch_memory_->size() * static_cast<std::int64_t>(sizeof(float));
+  std::int64_t floats = 0;
+  for (const std::unique_ptr<Buffer>& memory : scratch_memory_) floats += memory->size();
+  return floats * static_cast<std::int64_t>(sizeof(float));
 }
 
 SequenceOptions Transformer::options_of_sequence(SequenceOptions wanted) const {
@@ -105,7 +137,7 @@ SequenceOptions Transformer::options_of_sequence(SequenceOptions wanted) const {
 }
 
 Result<SequenceState> Transformer::new_sequence(SequenceOptions options) const {
-  return SequenceState::create(config_, options_of_sequence(options), backend_);
+  return SequenceState::create(config_, options_of_sequence(options), placement_);
 }
 
 std::int64_t Transformer::context_of(const SequenceState& state) const {
@@ -220,23 +252,25 @@ Result<void> Transformer::advance(std::span<const Reading> readings, const std::
     segments.push_back(
         {reading.state, static_cast<std::int64_t>(tokens.size()), rows, reading.tentative, reading.keep_from});
     tokens.insert(tokens.end(), reading.tokens.begin(), reading.tokens.end());
-    ENGINE_CHECK(reading.state->reserve(rows, backend_));
-    if (reading.tentative) ENGINE_CHECK(reading.state->reserve_tentative(config_, backend_));
+    ENGINE_CHECK(reading.state->reserve(rows, placement_));
+    if (reading.tentative) ENGINE_CHECK(reading.state->reserve_tentative(config_, placement_));
     if (reading.keep_from >= 0) ENGINE_CHECK(reading.state->reserve_kept(config_, backend_));
   }
   const auto all_rows = static_cast<std::int64_t>(tokens.size());
   if (all_rows > pass_rows()) {
     return Error{ErrorCode::kInvalidArgument, "A pass reads at most " + std::to_string(pass_rows()) + " tokens."};
   }
-  const Scratch s = rows_of_scratch(all_rows);
+  Scratch s = first_scratch(all_rows);
   for (const Segment& segment : segments) segment.state->begin();
-  Pass pass(backend_, key_of(PassKind::kTrunk, segments, outputs));
-  backend_.embed(*weights_.embedding, tokens, s.hidden);
+  Pass pass(placement_, key_of(PassKind::kTrunk, segments, outputs));
+  s.backend->embed(*weights_.embedding, tokens, s.hidden);
   const CacheOf trunk = [](SequenceState& state, std::size_t index) -> KvCache& { return state.cache(index); };
   for (std::size_t i = 0; i < weights_.layers.size(); ++i) {
     if (stop.stop_requested()) return Error{ErrorCode::kCancelled, "The computation was stopped."};
+    move_to(placement_.index_of(i), pass, s);
     layer(weights_.layers[i], i, segments, trunk, s);
   }
+  move_to(placement_.devices() - 1, pass, s);
   emit(segments, outputs, *weights_.norm, s);
   ENGINE_CHECK(pass.end());
   for (const Segment& segment : segments) {
@@ -260,22 +294,22 @@ void Transformer::layer(const LayerWeights& w, std::size_t index, std::span<cons
 void Transformer::feed_forward(const LayerWeights& w, const Scratch& s) {
   const Norm norm = norm_of(*w.post_norm);
   if (w.experts) {
-    backend_.experts_of_norm(s.hidden, norm, *w.experts, s.normed, s.hidden);
+    s.backend->experts_of_norm(s.hidden, norm, *w.experts, s.normed, s.hidden);
     return;
   }
   const Projection products[] = {{w.dense->gate.get(), s.wide_gate}, {w.dense->up.get(), s.wide}};
-  backend_.linear_of_norm(s.hidden, norm, products, s.normed);
-  backend_.silu_gate(s.wide_gate, s.wide);
-  backend_.linear(s.wide, *w.dense->down, true, s.hidden);
+  s.backend->linear_of_norm(s.hidden, norm, products, s.normed);
+  s.backend->silu_gate(s.wide_gate, s.wide);
+  s.backend->linear(s.wide, *w.dense->down, true, s.hidden);
 }
 
 void Transformer::delta_net(const DeltaNetWeights& w, const Norm& input, std::size_t index,
                             std::span<const Segment> segments, const Scratch& s) {
   const Tensor heads = {s.heads.data, s.heads.rows, config_.value_width()};
   const Projection products[] = {{w.qkv.get(), s.qkv}, {w.z.get(), s.z}, {w.ba.get(), s.ba}};
-  backend_.linear_of_norm(s.hidden, input, products, s.normed);
+  s.backend->linear_of_norm(s.hidden, input, products, s.normed);
   for (const Segment& segment : segments) delta_segment(w, index, segment, s);
-  backend_.linear_of_gated_norm(heads, s.z, norm_of(*w.norm), config_.delta.value_dim, *w.out, s.hidden);
+  s.backend->linear_of_gated_norm(heads, s.z, norm_of(*w.norm), config_.delta.value_dim, *w.out, s.hidden);
 }
 
 void Transformer::delta_segment(const DeltaNetWeights& w, std::size_t index, const Segment& segment, const Scratch& s) {
@@ -284,13 +318,13 @@ void Transformer::delta_segment(const DeltaNetWeights& w, std::size_t index, con
   const Tensor heads = part({s.heads.data, s.heads.rows, config_.value_width()});
   const DeltaGates gates = {w.rate->data(), w.dt_bias->data()};
   TentativeRows* const rows = segment.tentative ? &segment.state->tentative_rows(index) : nullptr;
-  backend_.step_conv(part(s.qkv), w.conv->data(), config_.conv_taps, state.conv->data(),
-                     rows != nullptr ? rows->conv_inputs->data() : nullptr, part(s.qkv_conv));
+  s.backend->step_conv(part(s.qkv), w.conv->data(), config_.conv_taps, state.conv->data(),
+                       rows != nullptr ? rows->conv_inputs->data() : nullptr, part(s.qkv_conv));
   if (rows == nullptr) {
-    backend_.delta_rule(part(s.qkv_conv), part(s.ba), gates, config_.delta, state.recurrent->data(), heads);
+    s.backend->delta_rule(part(s.qkv_conv), part(s.ba), gates, config_.delta, state.recurrent->data(), heads);
   } else {
-    backend_.delta_rule_tentative(part(s.qkv_conv), part(s.ba), gates, config_.delta, state.recurrent->data(),
-                                  rows->changes->data(), heads);
+    s.backend->delta_rule_tentative(part(s.qkv_conv), part(s.ba), gates, config_.delta, state.recurrent->data(),
+                                    rows->changes->data(), heads);
   }
 }
 
@@ -300,18 +334,18 @@ void Transformer::attention(const AttentionWeights& w, const Norm& input, std::s
   const Tensor heads = {s.heads.data, s.heads.rows, config_.query_width()};
   std::vector<Projection> products = {{w.query.get(), s.query}, {w.key.get(), s.key}, {w.value.get(), s.value}};
   if (w.gate) products.push_back({w.gate.get(), s.gate});
-  backend_.linear_of_norm(s.hidden, input, products, s.normed);
+  s.backend->linear_of_norm(s.hidden, input, products, s.normed);
   for (const Segment& segment : segments) {
     KvCache& cache = cache_of(*segment.state, index);
     const auto part = [&](const Tensor& all) { return rows_of(all, segment.first, segment.rows); };
-    backend_.append_heads(part(s.query), norm_of(*w.q_norm), part(s.key), norm_of(*w.k_norm), part(s.value),
-                          segment.state->rotary(), shape.head_dim, cache);
-    backend_.attend(part(s.query), cache, shape, part(heads));
+    s.backend->append_heads(part(s.query), norm_of(*w.q_norm), part(s.key), norm_of(*w.k_norm), part(s.value),
+                            segment.state->rotary(), shape.head_dim, cache);
+    s.backend->attend(part(s.query), cache, shape, part(heads));
   }
   if (w.gate) {
-    backend_.linear_of_gated(heads, s.gate, *w.out, s.hidden);
+    s.backend->linear_of_gated(heads, s.gate, *w.out, s.hidden);
   } else {
-    backend_.linear(heads, *w.out, true, s.hidden);
+    s.backend->linear(heads, *w.out, true, s.hidden);
   }
 }
 
@@ -389,8 +423,12 @@ TokenChoice Transformer::best_token() const {
 Result<void> Transformer::accept(SequenceState& state, std::int64_t tokens) {
   const std::uint64_t key[] = {static_cast<std::uint64_t>(PassKind::kAccept), address_bits(state.identity()),
                                static_cast<std::uint64_t>(tokens)};
-  Pass pass(backend_, key);
-  state.accept(tokens, config_, backend_);
+  Pass pass(placement_, key);
+  state.accept(tokens, config_, [&](std::size_t layer) -> Backend& {
+    const std::size_t device = placement_.index_of(layer);
+    if (device != pass.device()) pass.move_to(device, {}, {});
+    return placement_.device(device);
+  });
   return pass.end();
 }
 
@@ -419,7 +457,7 @@ Result<void> Transformer::draft_chunk(SequenceState& state, std::span<const Toke
   const Scratch s = rows_of_scratch(static_cast<std::int64_t>(tokens.size()));
   const Segment segment = {&state, 0, s.hidden.rows, false};
   Pass pass(backend_, key_of(PassKind::kDraft, {&segment, 1}, {&outputs, 1}));
-  backend_.embed(*weights_.embedding, tokens, s.mixed);
+  backend_.embed(weights_.embedding_of_drafts(), tokens, s.mixed);
   backend_.upload(hidden, s.hidden.data);
   mtp_rows(state, {&s.hidden, 1}, s);
   emit({&segment, 1}, {&outputs, 1}, *weights_.mtp->norm, s);

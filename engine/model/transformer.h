@@ -14,8 +14,11 @@
 #include "model/state.h"
 #include "model/weights.h"
 #include "ops/backend.h"
+#include "ops/placement.h"
 
 namespace lectern::engine {
+
+class Pass;
 
 // What is to come back for the last `rows` tokens of a sequence, in host memory. A span of fewer rows takes the last of
 // them; an empty one is not wanted.
@@ -44,19 +47,21 @@ struct Reading {
 class Transformer {
  public:
   // `chunk_tokens`: most tokens one pass computes together; longer input is cut. Errors as load_weights().
-  static Result<std::unique_ptr<Transformer>> load(ModelFiles files, Backend& backend, std::int64_t chunk_tokens,
-                                                   const LoadObserver& observer = {});
-  // Of weights that the backend has already, in the shapes of `config`. Errors: kOutOfMemory, kDevice.
+  static Result<std::unique_ptr<Transformer>> load(ModelFiles files, const Placement& placement,
+                                                   std::int64_t chunk_tokens, const LoadObserver& observer = {});
+  // Of weights that the devices have already, in the shapes of `config`. Errors: kOutOfMemory, kDevice.
   static Result<std::unique_ptr<Transformer>> assemble(ModelWeights weights, const ModelConfig& config,
-                                                       Backend& backend, std::int64_t chunk_tokens);
+                                                       const Placement& placement, std::int64_t chunk_tokens);
 
   const ModelConfig& config() const { return config_; }
   const ModelWeights& weights() const { return weights_; }
   bool has_mtp() const { return weights_.mtp.has_value(); }
   // Whether outputs may ask for tokens, and guess() works.
   bool chooses_tokens() const { return backend_.chooses_tokens(config_.vocabulary); }
-  // Where the sequences live.
-  Backend& backend() { return backend_; }
+  // Where the layers of sequences live.
+  const Placement& placement() const { return placement_; }
+  // Where tokens are chosen and hidden rows kept.
+  Backend& last_device() { return backend_; }
   // Most tokens that advance() takes.
   std::int64_t pass_rows() const { return std::max(chunk_tokens_, kSmallBatchRows); }
   // Copies the weights from the mapped files into memory; they can be used meanwhile, from another thread.
@@ -74,7 +79,7 @@ class Transformer {
   Result<SequenceState> new_sequence(SequenceOptions options) const;
   // The options that such a sequence has in the end.
   SequenceOptions options_of_sequence(SequenceOptions wanted) const;
-  Result<SequenceState> fork(const SequenceState& state) const { return state.fork(backend_); }
+  Result<SequenceState> fork(const SequenceState& state) const { return state.fork(placement_); }
 
   // Appends tokens to the sequence. How they are divided over calls changes rounding only. `stop` is looked at between
   // layers. Errors: kInvalidArgument (no token, an id outside the vocabulary, more tokens than the context holds,
@@ -114,8 +119,9 @@ class Transformer {
   void keep_last(SequenceState& state, std::int64_t kept, std::int64_t rows);
 
  private:
-  // Activations of one pass, [chunk rows, width] each.
+  // Activations of one pass on one device, [chunk rows, width] each.
   struct Scratch {
+    Backend* backend = nullptr;
     Tensor hidden, normed, mixed, qkv, qkv_conv, z, ba, query, gate, key, value, heads, pair, wide, wide_gate;
   };
   // The rows of one sequence, and where it stands.
@@ -137,9 +143,13 @@ class Transformer {
   // Keys and values that a segment's rows attend to.
   using CacheOf = KvCache& (*)(SequenceState& state, std::size_t layer);
 
-  Transformer(ModelWeights weights, const ModelConfig& config, Backend& backend, std::int64_t chunk_tokens);
+  Transformer(ModelWeights weights, const ModelConfig& config, const Placement& placement, std::int64_t chunk_tokens);
   Result<void> make_scratch();
-  Scratch rows_of_scratch(std::int64_t rows) const;
+  Result<Scratch> make_scratch_on(Backend& backend, std::int64_t pairs, std::int64_t logits);
+  static Scratch rows_of_scratch(const Scratch& all, std::int64_t rows);
+  Scratch rows_of_scratch(std::int64_t rows) const { return rows_of_scratch(scratch_, rows); }
+  Scratch first_scratch(std::int64_t rows) const;
+  void move_to(std::size_t device, Pass& pass, Scratch& s) const;
   Result<void> check_call(std::span<const TokenId> tokens, std::int64_t before, std::int64_t context,
                           const Outputs& outputs) const;
   Result<void> check_reading(const Reading& reading) const;
@@ -166,10 +176,12 @@ class Transformer {
 
   ModelWeights weights_;
   ModelConfig config_;
-  Backend& backend_;
+  Placement placement_;
+  Backend& backend_;  // the last, which has the head and the MTP module
   std::int64_t chunk_tokens_;
-  std::unique_ptr<Buffer> scratch_memory_;
-  Scratch scratch_;
+  std::vector<std::unique_ptr<Buffer>> scratch_memory_;
+  std::vector<Scratch> earlier_scratch_;  // of the devices before the last
+  Scratch scratch_;                       // of the last
   Tensor logits_;
   TokenId* chosen_ = nullptr;  // [rows of logits_], on the device
 };

@@ -15,7 +15,7 @@ Result<void> Transformer::pair_kept(SequenceState& state, std::span<const TokenI
     const Tensor rows = rows_of(state.kept(), first, std::min(chunk_tokens_, count - first));
     const Scratch s = rows_of_scratch(rows.rows);
     Pass pass(backend_, {});
-    backend_.embed(*weights_.embedding,
+    backend_.embed(weights_.embedding_of_drafts(),
                    tokens.subspan(static_cast<std::size_t>(first), static_cast<std::size_t>(rows.rows)), s.mixed);
     mtp_rows(state, {&rows, 1}, s);
     if (first + rows.rows == count) backend_.copy(state.kept().row(count), state.kept().data, config_.hidden_size);
@@ -33,7 +33,7 @@ Result<void> Transformer::pair_pass(SequenceState& state, std::span<const TokenI
   ENGINE_CHECK(backend_.reserve_kv(state.mtp_cache(), pairs));
   const Scratch s = rows_of_scratch(pairs);
   Pass pass(backend_, {});
-  backend_.embed(*weights_.embedding, tokens.last(static_cast<std::size_t>(pairs)), s.mixed);
+  backend_.embed(weights_.embedding_of_drafts(), tokens.last(static_cast<std::size_t>(pairs)), s.mixed);
   std::vector<Tensor> hidden;
   if (kept > 0) hidden.push_back(rows_of(state.kept(), 0, kept));
   if (read > 0) hidden.push_back(rows_of(scratch_.hidden, 0, read));
@@ -51,7 +51,7 @@ Result<void> Transformer::guess(SequenceState& state, std::span<const TokenId> t
   ENGINE_CHECK(backend_.reserve_kv(state.mtp_cache(), rows + count - 1));
   Pass pass(backend_, key);
   Scratch s = rows_of_scratch(rows);
-  backend_.embed(*weights_.embedding, tokens, s.mixed);
+  backend_.embed(weights_.embedding_of_drafts(), tokens, s.mixed);
   mtp_rows(state, {&kept, 1}, s);
   const TokenChoice best = best_token();
   for (std::int64_t i = 0; i < count; ++i) {
@@ -61,7 +61,7 @@ Result<void> Transformer::guess(SequenceState& state, std::span<const TokenId> t
     backend_.choose_tokens(logits_.first_rows(1), {&best, 1}, chosen_ + i);
     if (i + 1 == count) break;
     s = rows_of_scratch(1);
-    backend_.embed_chosen(*weights_.embedding, chosen_ + i, s.mixed);
+    backend_.embed_chosen(weights_.embedding_of_drafts(), chosen_ + i, s.mixed);
     mtp_rows(state, {&last, 1}, s);
   }
   backend_.download_tokens(chosen_, guesses);

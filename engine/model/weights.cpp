@@ -54,8 +54,8 @@ HostMatrix rows_of(const HostMatrix& all, std::int64_t first, std::int64_t rows)
 
 class WeightBinder {
  public:
-  WeightBinder(ModelFiles files, Backend& backend, const LoadObserver& observer)
-      : config_(files.config()), backend_(backend), observer_(observer) {
+  WeightBinder(ModelFiles files, const Placement& placement, const LoadObserver& observer)
+      : config_(files.config()), placement_(placement), backend_(&placement.first()), observer_(observer) {
     model_.files = std::move(files);
     for (const auto& [name, tensor] : model_.files.tensors()) {
       unread_.insert(name);
@@ -66,16 +66,14 @@ class WeightBinder {
   Result<ModelWeights> bind() {
     const std::int64_t d = config_.hidden_size;
     ENGINE_TRY(model_.embedding, matrix("model.embed_tokens.weight", {config_.vocabulary, d}));
-    ENGINE_TRY(model_.norm, norm("model.norm.weight", d));
-    if (!config_.tied_embeddings) {
-      ENGINE_TRY(model_.head, matrix("lm_head.weight", {config_.vocabulary, d}));
-    } else {
-      unread_.erase("lm_head.weight");
-    }
     for (std::size_t i = 0; i < config_.layers.size(); ++i) {
+      backend_ = &placement_.of_layer(i);
       ENGINE_TRY(LayerWeights layer, bind_layer("model.layers." + std::to_string(i) + ".", config_.layers[i]));
       model_.layers.push_back(std::move(layer));
     }
+    backend_ = &placement_.last();
+    ENGINE_TRY(model_.norm, norm("model.norm.weight", d));
+    ENGINE_CHECK(bind_head());
     ENGINE_CHECK(bind_mtp());
     if (!unread_.empty()) {
       return Error{ErrorCode::kUnsupported,
@@ -153,7 +151,7 @@ class WeightBinder {
       reported_ = now;
       observer_.on_progress(std::min(model_.bytes, total_bytes_), total_bytes_);
     }
-    return (backend_.*take)(host);
+    return (backend_->*take)(host);
   }
 
   // A copy in which row i is row order[i] of `host` (all rows in place when empty). F8 becomes F32 unless rows that
@@ -214,8 +212,8 @@ class WeightBinder {
 
   Result<std::unique_ptr<Buffer>> uploaded(const std::vector<float>& values) {
     ENGINE_TRY(std::unique_ptr<Buffer> buffer,
-               backend_.make_buffer(static_cast<std::int64_t>(values.size()), MemoryUse::kWeights));
-    backend_.upload(values, buffer->data());
+               backend_->make_buffer(static_cast<std::int64_t>(values.size()), MemoryUse::kWeights));
+    backend_->upload(values, buffer->data());
     model_.bytes += static_cast<std::int64_t>(values.size() * sizeof(float));
     return buffer;
   }
@@ -358,7 +356,7 @@ class WeightBinder {
     } else {
       ENGINE_CHECK(bind_single_experts(prefix + "experts.", w));
     }
-    ENGINE_CHECK(backend_.place_experts(w));
+    ENGINE_CHECK(backend_->place_experts(w));
     return w;
   }
 
@@ -420,8 +418,24 @@ class WeightBinder {
     return {};
   }
 
+  Result<void> bind_head() {
+    const std::vector<std::int64_t> shape = {config_.vocabulary, config_.hidden_size};
+    if (config_.tied_embeddings) {
+      unread_.erase("lm_head.weight");
+    } else {
+      ENGINE_TRY(model_.head, matrix("lm_head.weight", shape));
+    }
+    if (!placement_.shared() || (!config_.tied_embeddings && !has_mtp())) return {};
+    const std::int64_t parameters = model_.parameters;
+    ENGINE_TRY(model_.last_embedding, matrix("model.embed_tokens.weight", shape));
+    model_.parameters = parameters;
+    return {};
+  }
+
+  bool has_mtp() const { return has("mtp.fc.weight") || has("model.mtp.fc.weight"); }
+
   Result<void> bind_mtp() {
-    if (!has("mtp.fc.weight") && !has("model.mtp.fc.weight")) return {};
+    if (!has_mtp()) return {};
     const std::int64_t d = config_.hidden_size;
     MtpWeights mtp;
     ENGINE_TRY(mtp.fc, matrix("mtp.fc.weight", {d, 2 * d}));
@@ -436,7 +450,8 @@ class WeightBinder {
   bool has(const std::string& name) const { return model_.files.tensors().contains(name); }
 
   ModelConfig config_;
-  Backend& backend_;
+  Placement placement_;
+  Backend* backend_;  // that takes what is read now
   const LoadObserver& observer_;
   ModelWeights model_;
   std::int64_t total_bytes_ = 0;
@@ -446,8 +461,8 @@ class WeightBinder {
 
 }  // namespace
 
-Result<ModelWeights> load_weights(ModelFiles files, Backend& backend, const LoadObserver& observer) {
-  return WeightBinder(std::move(files), backend, observer).bind();
+Result<ModelWeights> load_weights(ModelFiles files, const Placement& placement, const LoadObserver& observer) {
+  return WeightBinder(std::move(files), placement, observer).bind();
 }
 
 }  // namespace lectern::engine

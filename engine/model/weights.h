@@ -11,6 +11,7 @@
 #include "model/config.h"
 #include "model/model_files.h"
 #include "ops/backend.h"
+#include "ops/placement.h"
 
 namespace lectern::engine {
 
@@ -67,8 +68,9 @@ struct ModelWeights {
   std::vector<std::vector<std::byte>> copies;  // rows put into the order above
   std::vector<std::vector<float>> scales;      // of F8 matrices
 
-  WeightHandle embedding;  // [vocabulary, d]
-  WeightHandle head;       // [vocabulary, d]; empty when tied to the embedding
+  WeightHandle embedding;       // [vocabulary, d]
+  WeightHandle last_embedding;  // the same for the last of several devices, where its layers or the head need it
+  WeightHandle head;            // [vocabulary, d]; empty when tied to the embedding
   std::unique_ptr<Buffer> norm;
   std::vector<LayerWeights> layers;
   std::optional<MtpWeights> mtp;  // when the files hold mtp.* tensors
@@ -76,11 +78,13 @@ struct ModelWeights {
   std::int64_t parameters = 0;
   std::int64_t bytes = 0;
 
-  const Weight& head_matrix() const { return head ? *head : *embedding; }
+  // Where the last layers are.
+  const Weight& head_matrix() const { return head ? *head : embedding_of_drafts(); }
+  const Weight& embedding_of_drafts() const { return last_embedding ? *last_embedding : *embedding; }
 };
 
 // Binds every tensor by name; shapes and types are checked, and a tensor that no part of the model reads is an error,
 // because a dropped tensor shows only as bad answers. Errors: kCorrupt, kUnsupported, kOutOfMemory, kCancelled.
-Result<ModelWeights> load_weights(ModelFiles files, Backend& backend, const LoadObserver& observer = {});
+Result<ModelWeights> load_weights(ModelFiles files, const Placement& placement, const LoadObserver& observer = {});
 
 }  // namespace lectern::engine

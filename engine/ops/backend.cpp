@@ -7,6 +7,15 @@ void Backend::copy_rows(const Tensor& from, const Tensor& to, std::int64_t first
   copy(from.data, to.row(first), from.rows * from.cols);
 }
 
+// By way of the computer's memory; a failure here stays in status().
+void Backend::pass_on(const Tensor& rows, Backend& next, const Tensor& to) {
+  static_cast<void>(end_pass());
+  if (rows.rows == 0) return;
+  std::vector<float> numbers(static_cast<std::size_t>(rows.rows * rows.cols));
+  download(rows.data, numbers);
+  next.upload(numbers, to.data);
+}
+
 void Backend::linear_of_norm(const Tensor& x, const Norm& norm, std::span<const Projection> products,
                              const Tensor& normed) {
   rms_norm(x, norm.gain, x.cols, norm.eps, normed);

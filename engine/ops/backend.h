@@ -175,6 +175,10 @@ class Backend {
   virtual void drop_pass() = 0;
   // The first failure of anything handed over so far; final. Errors: kDevice, kOutOfMemory.
   virtual Result<void> status() = 0;
+  // Ends the pass without waiting for it and lets it go on on another device: for what `next` is asked from now on,
+  // `to`, which lies there, is `rows`, which lies here; without rows only the order counts. The pass has asked for no
+  // download(). Errors: as status(), here or there. Both need not be of the same kind.
+  virtual void pass_on(const Tensor& rows, Backend& next, const Tensor& to);
 
   // --- dense ------------------------------------------------------------------------------------------------------
   // y[t] = table[tokens[t]]; every token is a row of the table.
@@ -253,8 +257,8 @@ class Backend {
   // causal_conv() and advance_conv(); but where there is `kept` [T, C], the state stays and u is copied there instead.
   virtual void step_conv(const Tensor& u, const float* w, std::int64_t taps, float* state, float* kept,
                          const Tensor& y);
-  // rms_norm() of every head of q and k, rotate() from the cache's length on, append_kv(). q is then what attend() takes;
-  // what k holds is undefined.
+  // rms_norm() of every head of q and k, rotate() from the cache's length on, append_kv(). q is then what attend()
+  // takes; what k holds is undefined.
   virtual void append_heads(const Tensor& q, const Norm& q_norm, const Tensor& k, const Norm& k_norm, const Tensor& v,
                             const RotaryTable& table, std::int64_t head_dim, KvCache& cache);
   // y += mixture_of_experts(rms_norm(x)). y may be x; normed: working memory of x's shape.

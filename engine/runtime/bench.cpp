@@ -98,9 +98,11 @@ class Bench {
     if (model_.options.device == DeviceKind::kCpu) {
       measure_machine();
     } else {
-      const DeviceMemory most = model_.backend->most_memory();
-      report_.gpu_memory = {most.weights, most.state, most.scratch};
-      report_.dense_products = model_.backend->dense_products();
+      for (const std::unique_ptr<Backend>& backend : model_.devices.backends) {
+        const DeviceMemory most = backend->most_memory();
+        report_.gpu_memory.push_back({most.weights, most.state, most.scratch});
+      }
+      report_.dense_products = model_.devices.backends.front()->dense_products();
     }
     relate();
     return std::move(report_);
@@ -169,7 +171,8 @@ class Bench {
   // Keys and values as they might be, without the work of reading that many tokens.
   Result<void> fill_with_noise(SequenceState& state, std::int64_t count) {
     const ModelConfig& config = model_.transformer->config();
-    ENGINE_CHECK(state.reserve(count, *model_.backend));
+    const Placement& placement = model_.transformer->placement();
+    ENGINE_CHECK(state.reserve(count, placement));
     constexpr std::int64_t kRowsAtOnce = 256;
     std::vector<float> numbers(static_cast<std::size_t>(kRowsAtOnce * config.kv_width()));
     std::uint32_t random = 1;
@@ -177,16 +180,21 @@ class Bench {
       random = random * 1664525U + 1013904223U;  // Numerical Recipes' generator
       number = static_cast<float>(random >> 8U) / static_cast<float>(1U << 23U) - 1.0F;
     }
-    ENGINE_TRY(const auto device_numbers,
-               model_.backend->make_buffer(static_cast<std::int64_t>(numbers.size()), MemoryUse::kState));
-    model_.backend->upload(numbers, device_numbers->data());
+    std::vector<std::unique_ptr<Buffer>> device_numbers;
+    for (const std::unique_ptr<Backend>& backend : model_.devices.backends) {
+      ENGINE_TRY(std::unique_ptr<Buffer> buffer,
+                 backend->make_buffer(static_cast<std::int64_t>(numbers.size()), MemoryUse::kState));
+      backend->upload(numbers, buffer->data());
+      device_numbers.push_back(std::move(buffer));
+    }
     for (std::int64_t left = count; left > 0;) {
       if (stop_.stop_requested()) return Error{ErrorCode::kCancelled, "The measurement was stopped."};
       const std::int64_t rows = std::min(left, kRowsAtOnce);
-      const Tensor noise{device_numbers->data(), rows, config.kv_width()};
       state.begin();
       for (std::size_t i = 0; i < config.layers.size(); ++i) {
-        if (config.layers[i] == LayerKind::kAttention) model_.backend->append_kv(noise, noise, state.cache(i));
+        if (config.layers[i] != LayerKind::kAttention) continue;
+        const Tensor noise{device_numbers[placement.index_of(i)]->data(), rows, config.kv_width()};
+        placement.of_layer(i).append_kv(noise, noise, state.cache(i));
       }
       state.end(rows);
       left -= rows;

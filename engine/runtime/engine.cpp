@@ -32,7 +32,7 @@ namespace lectern::engine {
 namespace {
 
 struct Parts {
-  std::unique_ptr<Backend> backend;
+  Devices devices;
   std::unique_ptr<Tokenizer> tokenizer;
   std::unique_ptr<Transformer> transformer;
   ChatTemplate chat_template;
@@ -227,14 +227,14 @@ Result<std::unique_ptr<Engine>> open_engine(const std::filesystem::path& path, E
   limits.stop_tokens = std::move(text.stop_tokens);
   limits.context_tokens = planned.context_tokens;
   limits.prefill_chunk_tokens = std::min(options.prefill_chunk_tokens, limits.context_tokens);
-  ENGINE_TRY(std::unique_ptr<Backend> backend, make_backend(options, planned.memory));
+  ENGINE_TRY(Devices devices, make_devices(options, planned.memory));
   ENGINE_TRY(std::unique_ptr<Transformer> transformer,
-             Transformer::load(std::move(files), *backend, limits.prefill_chunk_tokens, observer));
+             Transformer::load(std::move(files), devices.placement(), limits.prefill_chunk_tokens, observer));
   ModelInfo info = describe(path, *transformer, planned.memory);
   info.context_tokens = limits.context_tokens;
   info.thinking = text.chat_template.thinking_model();
   return std::unique_ptr<Engine>(
-      std::make_unique<LoadedEngine>(Parts{std::move(backend), std::move(text.tokenizer), std::move(transformer),
+      std::make_unique<LoadedEngine>(Parts{std::move(devices), std::move(text.tokenizer), std::move(transformer),
                                            text.chat_template, std::move(limits), options, std::move(info)}));
 }
 

@@ -1,7 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "runtime/engine_options.h"
 
+#include <algorithm>
+#include <cstddef>
 #include <string>
+#include <vector>
 
 #include "runtime/transformer_sequence.h"
 
@@ -13,6 +16,21 @@ constexpr int kMostDevices = 1024;
 constexpr std::int64_t kMostChunkTokens = 16384;
 constexpr double kLargestRopeFactor = 1024;
 
+Result<void> check_gpus(const std::vector<int>& gpus) {
+  for (std::size_t i = 0; i < gpus.size(); ++i) {
+    const std::string name = "GPU " + std::to_string(gpus[i]);
+    if (gpus[i] < 0 || gpus[i] >= kMostDevices) {
+      return Error{ErrorCode::kInvalidArgument,
+                   name + " cannot be; the numbers of GPUs are 0 to " + std::to_string(kMostDevices - 1) + "."};
+    }
+    if (std::find(gpus.begin(), gpus.begin() + static_cast<std::ptrdiff_t>(i), gpus[i]) !=
+        gpus.begin() + static_cast<std::ptrdiff_t>(i)) {
+      return Error{ErrorCode::kInvalidArgument, name + " is named twice; name every GPU once."};
+    }
+  }
+  return {};
+}
+
 }  // namespace
 
 Result<void> check_options(const EngineOptions& options) {
@@ -21,9 +39,7 @@ Result<void> check_options(const EngineOptions& options) {
                                                   std::to_string(low) + " to " + std::to_string(high) + "."};
   };
   if (options.threads < 0 || options.threads > kMostThreads) return wrong("threads", options.threads, 0, kMostThreads);
-  if (options.device_index < 0 || options.device_index >= kMostDevices) {
-    return wrong("device_index", options.device_index, 0, kMostDevices - 1);
-  }
+  ENGINE_CHECK(check_gpus(options.gpus));
   if (options.prefill_chunk_tokens < 0 || options.prefill_chunk_tokens > kMostChunkTokens) {
     return wrong("prefill_chunk_tokens", options.prefill_chunk_tokens, 0, kMostChunkTokens);
   }

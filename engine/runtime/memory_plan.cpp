@@ -10,25 +10,19 @@
 #include <optional>
 #include <string>
 #include <string_view>
+#include <utility>
+#include <vector>
 
 #include "cuda/cuda_plan.h"
 #include "model/state.h"
+#include "runtime/layer_split.h"
 #include "runtime/token_work.h"
 
 namespace lectern::engine {
 namespace {
 
 constexpr std::int64_t kFloat = sizeof(float);
-constexpr std::int64_t kSmallestContext = 512;  // less is of no use
-constexpr std::int64_t kHostedContext =
-    32768;  // where it is left to us, rather experts in the computer's memory than less
 constexpr std::int64_t kReservedShare = 50;  // of a GPU's free memory, one part stays for the driver and the screen
-
-std::string gibibytes(std::int64_t bytes) {
-  std::array<char, 32> text{};
-  std::snprintf(text.data(), text.size(), "%.1f GiB", static_cast<double>(bytes) / (1 << 30));
-  return text.data();
-}
 
 // Rows and columns of a tensor's matrices; experts may be stacked in one tensor. Vectors are matrices of one row.
 struct Matrices {
@@ -109,16 +103,17 @@ class Planner {
       if (on_gpu()) experts_.add(name, tensor);
       has_mtp_ = has_mtp_ || name == "mtp.fc.weight" || name == "model.mtp.fc.weight";
     }
-    if (on_gpu() && config_.experts > 0) {
-      const auto blocks = static_cast<std::int64_t>(config_.layers.size()) + (has_mtp_ ? 1 : 0);
-      plan_.weights += blocks * cuda_expert_table_bytes(config_.experts);
-    }
-    plan_.experts = config_.experts;
-    plan_.experts_on_gpu = on_gpu() ? config_.experts : 0;
-    plan_.state = state_bytes() + (on_gpu() ? tentative_bytes() + beside_bytes() : 0);
-    plan_.scratch = activations() + (on_gpu() ? working_bytes(false) : experts());
-    if (on_gpu() && options_.sessions.memory_bytes > 0) plan_.sessions = snapshot_bytes();
+    add_the_rest();
   }
+
+  // For a part of a model on one of several GPUs.
+  Planner(const ModelPart& part, const EngineOptions& options)
+      : config_(part.config), options_(options), has_mtp_(part.has_mtp) {
+    plan_.weights = part.weights;
+    add_the_rest();
+  }
+
+  PartPlan of_part(std::int64_t tokens) const { return {plan_, kv_bytes(tokens, options_.kv_type)}; }
 
   // Long chunks keep the matrix units busy, since every chunk reads all experts once; their activations are to take a
   // small part of the memory.
@@ -126,10 +121,14 @@ class Planner {
     constexpr std::int64_t kLeast = 1024;
     constexpr std::int64_t kMost = 8192;
     constexpr std::int64_t kShare = 16;
+    std::int64_t limit = std::numeric_limits<std::int64_t>::max();
+    for (const int gpu : options.gpus) {
+      ENGINE_TRY(const std::int64_t memory, gpu_limit(options, gpu));
+      limit = std::min(limit, memory);
+    }
     for (std::int64_t chunk = kMost; chunk > kLeast; chunk /= 2) {
       options.prefill_chunk_tokens = chunk;
       const Planner planner(files, options);
-      ENGINE_TRY(const std::int64_t limit, planner.limit());
       if (planner.plan_.scratch <= limit / kShare) return chunk;
     }
     return kLeast;
@@ -146,7 +145,7 @@ class Planner {
       host_experts();
       if (fitting_context(options_.kv_type) >= least) place_on_gpu(options_.gpu_experts);
     } else if (may_host && options_.gpu_experts < 0) {
-      const std::int64_t useful = chosen ? wanted : std::min(longest, kHostedContext);
+      const std::int64_t useful = chosen ? wanted : std::min(longest, kUsefulContext);
       if (fitting_context(options_.kv_type) < useful) {
         host_experts();
         wanted = useful;
@@ -160,23 +159,35 @@ class Planner {
       plan_.kept_sessions = std::min(options_.sessions.memory_bytes, plan_.limit - plan_.total());
       plan_.sessions += plan_.kept_sessions;
     }
+    if (on_gpu()) {
+      plan_.gpus = {{options_.gpus.front(), static_cast<std::int64_t>(config_.layers.size()), plan_.weights,
+                     plan_.kv_cache + plan_.state + plan_.sessions, plan_.scratch, plan_.limit}};
+    }
     return PlannedContext{fitting, plan_};
   }
 
  private:
+  void add_the_rest() {
+    if (on_gpu() && config_.experts > 0) {
+      const auto blocks = static_cast<std::int64_t>(config_.layers.size()) + (has_mtp_ ? 1 : 0);
+      plan_.weights += blocks * cuda_expert_table_bytes(config_.experts);
+    }
+    plan_.experts = config_.experts;
+    plan_.experts_on_gpu = on_gpu() ? config_.experts : 0;
+    plan_.state = state_bytes() + (on_gpu() ? tentative_bytes() + beside_bytes() : 0);
+    plan_.scratch = activations() + (on_gpu() ? working_bytes(false) : experts());
+    if (on_gpu() && options_.sessions.memory_bytes > 0) plan_.sessions = snapshot_bytes();
+  }
+
   bool on_gpu() const { return options_.device == DeviceKind::kCuda; }
 
   Result<std::int64_t> limit() const {
-    if (options_.memory_limit_bytes > 0) return options_.memory_limit_bytes;
-    if (!on_gpu()) return available_memory();
-    ENGINE_TRY(const std::int64_t free, cuda_free_memory(options_.device_index));
-    return std::max<std::int64_t>(0, free - free / kReservedShare);
+    if (on_gpu()) return gpu_limit(options_, options_.gpus.front());
+    return options_.memory_limit_bytes > 0 ? options_.memory_limit_bytes : available_memory();
   }
 
   std::int64_t weight_bytes(const StoredTensor& tensor) const {
-    if (!on_gpu()) return static_cast<std::int64_t>(tensor.bytes.size());
-    const Matrices matrices = matrices_of(tensor);
-    return matrices.count * cuda_weight_bytes(matrices.one);
+    return on_gpu() ? gpu_weight_bytes(tensor) : static_cast<std::int64_t>(tensor.bytes.size());
   }
 
   // From here on experts are in the computer's memory, for now all of them.
@@ -338,8 +349,29 @@ std::int64_t control_group_room() {
 
 }  // namespace
 
+std::string gibibytes(std::int64_t bytes) {
+  std::array<char, 32> text{};
+  std::snprintf(text.data(), text.size(), "%.1f GiB", static_cast<double>(bytes) / (1 << 30));
+  return text.data();
+}
+
+Result<std::int64_t> gpu_limit(const EngineOptions& options, int gpu) {
+  ENGINE_TRY(const std::int64_t free, cuda_free_memory(gpu));
+  return options.memory_limit_bytes > 0 ? options.memory_limit_bytes
+                                        : std::max<std::int64_t>(0, free - free / kReservedShare);
+}
+
+std::int64_t gpu_weight_bytes(const StoredTensor& tensor) {
+  const Matrices matrices = matrices_of(tensor);
+  return matrices.count * cuda_weight_bytes(matrices.one);
+}
+
+PartPlan plan_part(const ModelPart& part, const EngineOptions& options, std::int64_t tokens) {
+  return Planner(part, options).of_part(tokens);
+}
+
 Result<std::int64_t> suitable_chunk(const ModelFiles& files, const EngineOptions& options) {
-  if (options.device == DeviceKind::kCuda) return Planner::suitable_gpu_chunk(files, options);
+  if (options.device == DeviceKind::kCuda) return Planner::suitable_gpu_chunk(files, with_a_gpu(options));
   const ModelConfig& config = files.config();
   constexpr std::int64_t kRowsPerExpert = 32;
   constexpr std::int64_t kLeast = 512;
@@ -350,16 +382,32 @@ Result<std::int64_t> suitable_chunk(const ModelFiles& files, const EngineOptions
 }
 
 Result<PlannedContext> plan_memory(const ModelFiles& files, const EngineOptions& options) {
-  return Planner(files, options).plan();
+  if (options.device == DeviceKind::kCpu || options.gpus.size() == 1) return Planner(files, options).plan();
+  return options.gpus.empty() ? plan_on_few_gpus(files, options) : plan_split(files, options);
 }
 
-Result<std::unique_ptr<Backend>> make_backend(const EngineOptions& options, const MemoryPlan& plan) {
-  if (options.device == DeviceKind::kCpu) return make_cpu_backend(options.threads);
-  return make_cuda_backend(options.device_index,
-                           {plan.weights, plan.kv_cache + plan.state + plan.sessions, plan.scratch},
-                           {.on_device = plan.experts_on_gpu < plan.experts ? plan.experts_on_gpu : -1,
-                            .staging_bytes = plan.expert_staging,
-                            .threads = options.threads});
+Result<Devices> make_devices(const EngineOptions& options, const MemoryPlan& plan) {
+  Devices devices;
+  if (options.device == DeviceKind::kCpu) {
+    devices.backends.push_back(make_cpu_backend(options.threads));
+    devices.layers.push_back(0);
+  }
+  for (const GpuShare& share : plan.gpus) {
+    ENGINE_TRY(std::unique_ptr<Backend> backend,
+               make_cuda_backend(share.gpu, {share.weights, share.sequences, share.scratch},
+                                 {.on_device = plan.experts_on_gpu < plan.experts ? plan.experts_on_gpu : -1,
+                                  .staging_bytes = plan.expert_staging,
+                                  .threads = options.threads}));
+    devices.backends.push_back(std::move(backend));
+    devices.layers.push_back(share.layers);
+  }
+  return devices;
+}
+
+Placement Devices::placement() const {
+  std::vector<Placement::Share> shares;
+  for (std::size_t i = 0; i < backends.size(); ++i) shares.push_back({backends[i].get(), layers[i]});
+  return Placement(std::move(shares));
 }
 
 bool copies_weights(const EngineOptions& options, const MemoryPlan& plan) {

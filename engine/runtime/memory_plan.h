@@ -3,11 +3,13 @@
 
 #include <cstdint>
 #include <memory>
+#include <vector>
 
 #include "engine/result.h"
 #include "engine/types.h"
 #include "model/model_files.h"
 #include "ops/backend.h"
+#include "ops/placement.h"
 
 namespace lectern::engine {
 
@@ -20,14 +22,23 @@ struct PlannedContext {
 // kDevice.
 Result<std::int64_t> suitable_chunk(const ModelFiles& files, const EngineOptions& options);
 
-// Memory of weights, one sequence and activations, before anything is taken: of the computer, or of the GPU that the
-// options choose. A context of 0 becomes the longest that fits. Where a GPU has no room for all experts and the options
-// leave it to us, some stay in the computer's memory; a context of 0 is then a common one at most. Errors:
-// kOutOfMemory, with what is needed, what there is, and the change that would fit; kDevice.
+// Memory of weights, one sequence and activations, before anything is taken: of the computer, or of the GPUs that the
+// options choose. Where they choose none, of the first that is usable, or of as many as the model needs. A context of 0
+// becomes the longest that fits. Where a GPU has no room for all experts and the options leave it to us, some stay in
+// the computer's memory; a context of 0 is then a common one at most. Errors: kOutOfMemory, with what is needed, what
+// there is, and the change that would fit; kDevice.
 Result<PlannedContext> plan_memory(const ModelFiles& files, const EngineOptions& options);
 
-// The backend that the options choose, with the memory planned for it. Errors: kDevice, kOutOfMemory.
-Result<std::unique_ptr<Backend>> make_backend(const EngineOptions& options, const MemoryPlan& plan);
+// What computes a model, and how many of its layers each device has.
+struct Devices {
+  std::vector<std::unique_ptr<Backend>> backends;
+  std::vector<std::int64_t> layers;
+
+  Placement placement() const;
+};
+
+// The devices that the plan names, with the memory planned for each. Errors: kDevice, kOutOfMemory.
+Result<Devices> make_devices(const EngineOptions& options, const MemoryPlan& plan);
 
 // Whether the weights are to be copied into memory, as the options say or, left to us, where there is ample room.
 bool copies_weights(const EngineOptions& options, const MemoryPlan& plan);

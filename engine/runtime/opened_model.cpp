@@ -38,9 +38,9 @@ Result<OpenedModel> OpenedModel::open(const std::filesystem::path& path, EngineO
   options.context_tokens = planned.context_tokens;
   model.memory = planned.memory;
   if (stop.stop_requested()) return Error{ErrorCode::kCancelled, "Opening the model was stopped."};
-  ENGINE_TRY(model.backend, make_backend(options, planned.memory));
+  ENGINE_TRY(model.devices, make_devices(options, planned.memory));
   const std::int64_t chunk = std::min(options.prefill_chunk_tokens, planned.context_tokens);
-  ENGINE_TRY(model.transformer, Transformer::load(std::move(files), *model.backend, chunk));
+  ENGINE_TRY(model.transformer, Transformer::load(std::move(files), model.devices.placement(), chunk));
   const auto seconds = [&start] {
     return std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
   };

@@ -14,7 +14,7 @@
 #include "engine/types.h"
 #include "model/state.h"
 #include "model/transformer.h"
-#include "ops/backend.h"
+#include "runtime/memory_plan.h"
 
 namespace lectern::engine {
 
@@ -22,7 +22,7 @@ namespace lectern::engine {
 struct OpenedModel {
   std::string name;
   EngineOptions options;  // with the chunk and context in use
-  std::unique_ptr<Backend> backend;
+  Devices devices;
   std::unique_ptr<Tokenizer> tokenizer;
   std::unique_ptr<Transformer> transformer;
   MemoryPlan memory;

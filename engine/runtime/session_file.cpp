@@ -82,33 +82,34 @@ struct Load {
   }
 };
 
-// Gives every part of the file, in order, to `take`: how many units of how many bytes it has, and what moves some of
-// them with a Save or a Load.
+// Gives every part of the file, in order, to `take`: the layer on whose device it is, how many units of how many bytes
+// it has, and what moves some of them with a Save or a Load.
 template <class Snapshot, class Take>
 Result<void> each_part(Snapshot& snapshot, std::int64_t mtp_rows, const ModelConfig& config, const Take& take) {
   const auto length = static_cast<std::int64_t>(snapshot.tokens.size());
-  const auto take_numbers = [&take](auto& from, std::int64_t count) {
-    return take(count, std::int64_t{sizeof(float)},
+  const auto take_numbers = [&take](std::size_t layer, auto& from, std::int64_t count) {
+    return take(layer, count, std::int64_t{sizeof(float)},
                 [&from](const auto& move, std::int64_t first, auto bytes) { return move.numbers(from, first, bytes); });
   };
-  const auto take_rows = [&take](auto& cache, std::int64_t count) {
-    return take(count, cache.bytes_of_row(),
+  const auto take_rows = [&take](std::size_t layer, auto& cache, std::int64_t count) {
+    return take(layer, count, cache.bytes_of_row(),
                 [&cache](const auto& move, std::int64_t first, auto bytes) { return move.rows(cache, first, bytes); });
   };
   ENGINE_CHECK(
-      take(length, std::int64_t{sizeof(TokenId)}, [&snapshot](const auto& move, std::int64_t first, auto bytes) {
+      take(0, length, std::int64_t{sizeof(TokenId)}, [&snapshot](const auto& move, std::int64_t first, auto bytes) {
         return move.tokens(snapshot.tokens, first, bytes);
       }));
-  ENGINE_CHECK(take_numbers(snapshot.hidden, static_cast<std::int64_t>(snapshot.hidden.size())));
+  ENGINE_CHECK(take_numbers(0, snapshot.hidden, static_cast<std::int64_t>(snapshot.hidden.size())));
   for (std::size_t i = 0; i < config.layers.size(); ++i) {
     if (config.layers[i] == LayerKind::kAttention) {
-      ENGINE_CHECK(take_rows(snapshot.state.cache(i), length));
+      ENGINE_CHECK(take_rows(i, snapshot.state.cache(i), length));
     } else {
-      ENGINE_CHECK(take_numbers(*snapshot.state.delta(i).conv, snapshot.state.delta(i).conv->size()));
-      ENGINE_CHECK(take_numbers(*snapshot.state.delta(i).recurrent, snapshot.state.delta(i).recurrent->size()));
+      ENGINE_CHECK(take_numbers(i, *snapshot.state.delta(i).conv, snapshot.state.delta(i).conv->size()));
+      ENGINE_CHECK(take_numbers(i, *snapshot.state.delta(i).recurrent, snapshot.state.delta(i).recurrent->size()));
     }
   }
-  return mtp_rows == 0 ? Result<void>() : take_rows(snapshot.state.mtp_cache(), mtp_rows);
+  const std::size_t last = config.layers.size();  // behind the layers, on the last device
+  return mtp_rows == 0 ? Result<void>() : take_rows(last, snapshot.state.mtp_cache(), mtp_rows);
 }
 
 std::int64_t units_of_piece(std::int64_t unit) { return std::max<std::int64_t>(1, kPieceBytes / unit); }
@@ -120,7 +121,7 @@ std::int64_t mtp_rows_of(const SequenceSnapshot& snapshot) {
 
 std::int64_t file_bytes_of(const SequenceSnapshot& snapshot, std::int64_t mtp_rows, const ModelConfig& config) {
   std::int64_t bytes = kHeaderBytes;
-  const auto add = [&bytes](std::int64_t count, std::int64_t unit, const auto&) {
+  const auto add = [&bytes](std::size_t, std::int64_t count, std::int64_t unit, const auto&) {
     const std::int64_t at_once = units_of_piece(unit);
     bytes += count * unit + (count + at_once - 1) / at_once * kSumBytes;
     return Result<void>();
@@ -136,9 +137,10 @@ class Pieces {
       : file_(file), header_sum_(header_sum), scheduler_(scheduler) {}
 
   template <class Mover>
-  Result<void> write(std::int64_t count, std::int64_t unit, const Mover& mover) {
+  Result<void> write(std::size_t layer, std::int64_t count, std::int64_t unit, const Mover& mover) {
     return each_piece(count, unit, [&](std::int64_t first, std::span<std::byte> piece) -> Result<void> {
-      scheduler_.exclusively([&](Transformer& model) { return mover(Save{model.backend()}, first, piece); });
+      scheduler_.exclusively(
+          [&](Transformer& model) { return mover(Save{model.placement().of_layer(layer)}, first, piece); });
       const std::uint64_t sum = next_sum(piece);
       if (!write_all(file_, piece) || !write_all(file_, std::as_bytes(std::span(&sum, 1)))) return io_error("written");
       return {};
@@ -146,15 +148,15 @@ class Pieces {
   }
 
   template <class Mover>
-  Result<void> read(std::int64_t count, std::int64_t unit, const Mover& mover) {
+  Result<void> read(std::size_t layer, std::int64_t count, std::int64_t unit, const Mover& mover) {
     return each_piece(count, unit, [&](std::int64_t first, std::span<std::byte> piece) -> Result<void> {
       std::uint64_t sum = 0;
       if (!read_all(file_, piece) || !read_all(file_, std::as_writable_bytes(std::span(&sum, 1)))) {
         return io_error("read");
       }
       if (sum != next_sum(piece)) return corrupt("is damaged");
-      const bool right =
-          scheduler_.exclusively([&](Transformer& model) { return mover(Load{model.backend()}, first, piece); });
+      const bool right = scheduler_.exclusively(
+          [&](Transformer& model) { return mover(Load{model.placement().of_layer(layer)}, first, piece); });
       return right ? Result<void>() : corrupt("is of another text");
     });
   }
@@ -268,9 +270,9 @@ Result<SequenceSnapshot> empty_snapshot(const SessionHeader& header, std::span<c
     if (file_bytes_of(snapshot, header.mtp_rows, model.config()) != header.file_bytes) {
       return corrupt("does not have the right length");
     }
-    ENGINE_CHECK(snapshot.state.reserve(header.tokens, model.backend()));
+    ENGINE_CHECK(snapshot.state.reserve(header.tokens, model.placement()));
     if (header.mtp_rows > 0) {
-      ENGINE_CHECK(model.backend().reserve_kv(snapshot.state.mtp_cache(), header.mtp_rows));
+      ENGINE_CHECK(model.placement().last().reserve_kv(snapshot.state.mtp_cache(), header.mtp_rows));
     }
     return snapshot;
   });
@@ -314,9 +316,10 @@ Result<void> write_session(int file, const SequenceSnapshot& snapshot, std::uint
   header.checksum = sum_of_header(header);
   if (!write_all(file, std::as_bytes(std::span(&header, 1)))) return io_error("written");
   Pieces pieces(file, header.checksum, scheduler);
-  return each_part(
-      snapshot, header.mtp_rows, config,
-      [&pieces](std::int64_t count, std::int64_t unit, const auto& mover) { return pieces.write(count, unit, mover); });
+  return each_part(snapshot, header.mtp_rows, config,
+                   [&pieces](std::size_t layer, std::int64_t count, std::int64_t unit, const auto& mover) {
+                     return pieces.write(layer, count, unit, mover);
+                   });
 }
 
 Result<SequenceSnapshot> read_session(int file, std::span<const TokenId> tokens, const SessionKind& kind,
@@ -326,8 +329,8 @@ Result<SequenceSnapshot> read_session(int file, std::span<const TokenId> tokens,
   ENGINE_TRY(const SessionHeader header, read_header(file, expected, config.hidden_size));
   ENGINE_TRY(SequenceSnapshot snapshot, empty_snapshot(header, tokens, kind.options, scheduler));
   Pieces pieces(file, header.checksum, scheduler);
-  const auto read = [&pieces](std::int64_t count, std::int64_t unit, const auto& mover) {
-    return pieces.read(count, unit, mover);
+  const auto read = [&pieces](std::size_t layer, std::int64_t count, std::int64_t unit, const auto& mover) {
+    return pieces.read(layer, count, unit, mover);
   };
   ENGINE_CHECK(each_part(snapshot, header.mtp_rows, config, read));
   snapshot.state.begin();

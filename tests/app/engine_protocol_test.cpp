@@ -17,7 +17,7 @@ constexpr std::size_t kLengthBytes = 4;
 std::vector<EngineMessage> everyMessage() {
   engine::EngineOptions options;
   options.device = engine::DeviceKind::kCuda;
-  options.device_index = 2;
+  options.gpus = {2, 0};
   options.threads = 3;
   options.context_tokens = 262144;
   options.kv_type = engine::KvType::kQ8;
@@ -49,7 +49,8 @@ std::vector<EngineMessage> everyMessage() {
                  .limit = 7,
                  .experts = 9,
                  .experts_on_gpu = 8,
-                 .expert_staging = 10};
+                 .expert_staging = 10,
+                 .gpus = {{.gpu = 2, .layers = 3, .weights = 4, .sequences = 5, .scratch = 6, .limit = 7}, {}}};
   engine::GenerationResult result{
       "An answer.", "A thought.", engine::FinishReason::kLength, {10, 20, 5, 4, 3, 1.5, 0.25, 1e-9}};
   return {HelloMessage{7},
@@ -91,7 +92,7 @@ TEST(EngineProtocolTest, FieldsKeepTheirMeaning) {
   };
   const auto open = std::get<OpenMessage>(decodedAs(1));
   EXPECT_EQ(open.model, "/models/nano");
-  EXPECT_EQ(open.options.device_index, 2);
+  EXPECT_EQ(open.options.gpus, (std::vector<int>{2, 0}));
   EXPECT_EQ(open.options.rope_factor, 4);
   EXPECT_EQ(open.options.sessions.directory, "/somewhere/else");
   EXPECT_EQ(open.options.sessions.disk_bytes, -1);

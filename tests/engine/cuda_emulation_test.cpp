@@ -549,6 +549,57 @@ TEST_F(CudaEmulation, MemoryRunsOutAndCopiesStayInside) {
   EXPECT_EQ(cudaGetDeviceCount(&count), cudaErrorInsufficientDriver);
 }
 
+TEST_F(CudaEmulation, EveryDeviceHasItsOwn) {
+  emulation::set_device({.count = 2});
+  emulation::set_memory(1, 1 << 16);
+  OnDevice<int> first(1);
+  cudaStream_t stream = nullptr;
+  ASSERT_EQ(cudaSetDevice(1), cudaSuccess);
+  void* memory = nullptr;
+  EXPECT_EQ(cudaMalloc(&memory, 1 << 17), cudaErrorMemoryAllocation);
+  OnDevice<int> second(1);
+  ASSERT_EQ(cudaStreamCreateWithFlags(&stream, cudaStreamNonBlocking), cudaSuccess);
+  EXPECT_EQ(emulation::allocated_bytes(1), 4);
+  EXPECT_EQ(launch(stream, {}, write_at, second.data(), 0), cudaSuccess);
+  int number = 1;
+  EXPECT_EQ(cudaMemcpyAsync(first.data(), &number, 4, cudaMemcpyHostToDevice, stream), cudaErrorInvalidValue);
+  EXPECT_EQ(cudaMemcpyPeerAsync(first.data(), 1, second.data(), 0, 4, stream), cudaErrorInvalidValue);
+  EXPECT_EQ(cudaMemcpyPeerAsync(first.data(), 0, second.data(), 1, 4, stream), cudaSuccess);
+  cudaEvent_t event = nullptr;
+  ASSERT_EQ(cudaSetDevice(0), cudaSuccess);
+  ASSERT_EQ(cudaEventCreate(&event), cudaSuccess);
+  EXPECT_EQ(cudaEventRecord(event, stream), cudaErrorInvalidResourceHandle);
+  EXPECT_EQ(launch(stream, {}, write_at, second.data(), 0), cudaErrorInvalidResourceHandle);
+  EXPECT_EQ(launch(nullptr, {}, write_at, second.data(), 0), cudaErrorIllegalAddress);
+  EXPECT_EQ(cudaDeviceSynchronize(), cudaErrorIllegalAddress);
+  EXPECT_EQ(cudaStreamSynchronize(stream), cudaSuccess);  // of the other
+  EXPECT_EQ(cudaSetDevice(2), cudaErrorInvalidDevice);
+  EXPECT_EQ(cudaStreamDestroy(stream), cudaSuccess);
+  cudaEventDestroy(event);
+}
+
+TEST_F(CudaEmulation, ADeviceWaitsForAnotherOnlyWhenTold) {
+  emulation::set_device({.count = 2});
+  emulation::set_timing(emulation::Timing::kLate);
+  OnDevice<int> from(std::vector<int>{1});
+  cudaEvent_t event = nullptr;
+  ASSERT_EQ(cudaEventCreate(&event), cudaSuccess);
+  ASSERT_EQ(cudaSetDevice(1), cudaSuccess);
+  OnDevice<int> to(1);
+  for (const bool waits : {false, true}) {
+    ASSERT_EQ(cudaSetDevice(0), cudaSuccess);
+    ASSERT_EQ(cudaMemsetAsync(from.data(), waits ? 3 : 2, 4), cudaSuccess);
+    ASSERT_EQ(cudaEventRecord(event), cudaSuccess);
+    ASSERT_EQ(cudaSetDevice(1), cudaSuccess);
+    const cudaError_t told = waits ? cudaStreamWaitEvent(nullptr, event) : cudaSuccess;
+    ASSERT_EQ(told, cudaSuccess);
+    ASSERT_EQ(cudaMemcpyPeerAsync(to.data(), 1, from.data(), 0, 4), cudaSuccess);
+    ASSERT_EQ(cudaStreamSynchronize(nullptr), cudaSuccess);
+    EXPECT_EQ(to.get()[0], waits ? 0x03030303 : 1);
+  }
+  EXPECT_EQ(cudaEventDestroy(event), cudaSuccess);
+}
+
 TEST_F(CudaEmulation, TwoHostThreadsLaunchAtOnce) {
   const auto work = [] {
     std::vector<float> values(1024, 1.0F);

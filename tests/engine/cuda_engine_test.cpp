@@ -143,12 +143,12 @@ TEST_F(CudaEngineTest, UsesWhatItPlanned) {
   bench.repeats = 1;
   const auto report = run_bench(directory_->path(), bench, {}, {});
   ASSERT_TRUE(report.ok()) << report.error().message;
-  ASSERT_TRUE(report->gpu_memory.has_value());
+  ASSERT_EQ(report->gpu_memory.size(), 1U);
   const MemoryPlan& plan = report->memory;
-  EXPECT_LE(report->gpu_memory->weights, plan.weights);
-  EXPECT_GE(report->gpu_memory->weights, plan.weights * 9 / 10);
-  EXPECT_LE(report->gpu_memory->state, plan.kv_cache + plan.state + plan.sessions);
-  EXPECT_LE(report->gpu_memory->scratch, plan.scratch);
+  EXPECT_LE(report->gpu_memory[0].weights, plan.weights);
+  EXPECT_GE(report->gpu_memory[0].weights, plan.weights * 9 / 10);
+  EXPECT_LE(report->gpu_memory[0].state, plan.kv_cache + plan.state + plan.sessions);
+  EXPECT_LE(report->gpu_memory[0].scratch, plan.scratch);
   EXPECT_EQ(report->dense_products, "cuBLASLt 13.1.0");
 }
 
@@ -190,7 +190,7 @@ TEST_F(CudaEngineTest, AMissingGpuIsNamedAndTheCpuIsNotTakenInstead) {
   emulation::reset();
   emulation::set_device({});
   EngineOptions second = options(DeviceKind::kCuda);
-  second.device_index = 1;
+  second.gpus = {1};
   const auto engine = open(second);
   ASSERT_FALSE(engine.ok());
   EXPECT_NE(engine.error().message.find("no GPU 1"), std::string::npos) << engine.error().message;

@@ -5,6 +5,7 @@
 #include <memory>
 #include <string>
 #include <utility>
+#include <vector>
 
 #include "engine/engine.h"
 #include "support/scratch.h"
@@ -22,9 +23,10 @@ class GpuEngine : public ::testing::Test {
   static void TearDownTestSuite() { delete directory_; }
 
   // Empty, with a failure, if anything goes wrong.
-  static std::string answer(DeviceKind device, int most_tokens, int times = 1) {
+  static std::string answer(DeviceKind device, int most_tokens, int times = 1, const std::vector<int>& gpus = {}) {
     EngineOptions options;
     options.device = device;
+    options.gpus = gpus;
     options.prefill_chunk_tokens = 64;
     options.kv_type = KvType::kF32;
     auto engine = Engine::open(directory_->path(), options);
@@ -63,6 +65,13 @@ TEST_F(GpuEngine, AnswersTheSameAgain) {
   const std::string once = answer(DeviceKind::kCuda, 64);
   ASSERT_NE(once, "");
   EXPECT_EQ(answer(DeviceKind::kCuda, 64, 2), once + once);
+}
+
+TEST_F(GpuEngine, TwoGpusAnswerAsOneDoes) {
+  const std::vector<DeviceInfo> devices = list_devices();
+  if (devices.size() < 3 || !devices[1].usable || !devices[2].usable) GTEST_SKIP() << "There are no two GPUs.";
+  if (devices[1].name != devices[2].name) GTEST_SKIP() << "The two GPUs may round differently.";
+  EXPECT_EQ(answer(DeviceKind::kCuda, 64, 2, {0, 1}), answer(DeviceKind::kCuda, 64, 2, {0}));
 }
 
 }  // namespace

@@ -26,7 +26,7 @@ struct LoadObserver {
   std::stop_token stop;
 };
 
-// A loaded model on one device. Owns weights, tokenizer and thread team.
+// A loaded model on one device, or on several GPUs. Owns weights, tokenizer and thread team.
 // generate() may be called from any thread, one call at a time (a second call waits).
 class Engine {
  public:

@@ -54,7 +54,7 @@ struct DraftReport {
   }
 };
 
-// The most that a run had in use at once, in bytes, beside BenchReport::memory, which was planned.
+// The most that a run had in use at once on one GPU, in bytes, beside what was planned.
 struct GpuMemoryUse {
   std::int64_t weights = 0;
   std::int64_t state = 0;  // keys and values included
@@ -81,9 +81,9 @@ struct BenchReport {
   MachineRates machine;
   std::optional<DraftReport> drafts;
   MemoryPlan memory;
-  std::optional<GpuMemoryUse> gpu_memory;  // of a run on a GPU, whose rates are not measured: `machine` is empty then
-  std::string dense_products;              // of a run on a GPU, what computes them: "cuBLASLt 13.1.0"
-  std::int64_t sequence_bytes = 0;         // of one sequence at the end
+  std::vector<GpuMemoryUse> gpu_memory;  // of each of memory.gpus; `machine` is empty then
+  std::string dense_products;            // of a run on a GPU, what computes them: "cuBLASLt 13.1.0"
+  std::int64_t sequence_bytes = 0;       // of one sequence at the end
   std::int64_t peak_resident_bytes = 0;
   std::string logits_fingerprint;  // a hash of the bits of the last logits
   TokenId top_token = 0;

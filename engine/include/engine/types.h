@@ -31,20 +31,31 @@ enum class WeightPlacement : std::uint8_t { kAuto, kMapped, kCopied };
 
 struct EngineOptions {
   DeviceKind device = DeviceKind::kCpu;
-  int device_index = 0;                   // of several GPUs, counted from 0
+  std::vector<int> gpus = {};             // counted from 0; several share the layers. Empty: as few as the model needs
   int threads = 0;                        // 0: one per hardware thread
   std::int64_t context_tokens = 0;        // 0: the model's own maximum, or as much of it as fits
   std::int64_t prefill_chunk_tokens = 0;  // 0: chosen for the model
   KvType kv_type = KvType::kBF16;
   double rope_factor = 0;  // YaRN, for those sequences that are longer than the model was trained for; 0: none
   int draft_tokens = 4;    // most tokens guessed ahead with the model's MTP module, at most 4; 0: none
-  std::int64_t memory_limit_bytes = 0;  // 0: what the system has available
+  std::int64_t memory_limit_bytes = 0;  // of each GPU, if several; 0: what the system has available
   WeightPlacement weights = WeightPlacement::kAuto;
   SessionOptions sessions = {};
   std::int64_t gpu_experts = -1;  // of each block, on a GPU; the computer's memory keeps the others. -1: as fit
 };
 
-// Memory of an open model, in bytes: of the computer, or of the GPU, where all of it is taken at once and never grows.
+// What one GPU has of a model, and the memory for it.
+struct GpuShare {
+  int gpu = 0;              // its number
+  std::int64_t layers = 0;  // these follow those of the GPU before it
+  std::int64_t weights = 0;
+  std::int64_t sequences = 0;  // keys, values and states, kept ones included
+  std::int64_t scratch = 0;
+  std::int64_t limit = 0;
+};
+
+// Memory of an open model, in bytes: of the computer, or of the GPU, where all of it is taken at once and never grows;
+// of several GPUs together.
 struct MemoryPlan {
   std::int64_t weights = 0;         // on the CPU mapped from the file, copies of reordered rows included
   std::int64_t kv_cache = 0;        // of one sequence of the whole context; on the CPU taken as it grows
@@ -56,6 +67,7 @@ struct MemoryPlan {
   std::int64_t experts = 0;         // of each block; 0: none, or all of them where the rest is
   std::int64_t experts_on_gpu = 0;  // of these, at a time; the others are in the computer's memory
   std::int64_t expert_staging = 0;  // part of `weights`: where experts are that go to the GPU for one prompt
+  std::vector<GpuShare> gpus = {};  // the same, GPU by GPU; empty on the CPU
   std::int64_t total() const { return weights + kv_cache + state + scratch + sessions; }
 };
 

@@ -113,7 +113,7 @@ bool is_there(const void* matrix, const Layout& layout, std::uint64_t alignments
   const std::size_t number = layout.type == CUDA_R_32F ? 4 : 2;
   const std::size_t bytes = number * ((layout.cols - 1) * static_cast<std::size_t>(layout.stride) + layout.rows);
   const std::uint64_t alignment = alignments >> (16 * which) & 0xffffU;
-  return reinterpret_cast<std::uintptr_t>(matrix) % alignment == 0 && context().memory.contains(matrix, bytes);
+  return reinterpret_cast<std::uintptr_t>(matrix) % alignment == 0 && context().chosen().memory.contains(matrix, bytes);
 }
 
 float bf16_at(const std::uint16_t* matrix, const Layout& layout, bool transposed, std::uint64_t row,
@@ -308,7 +308,7 @@ cublasStatus_t cublasLtMatmul(cublasLtHandle_t handle, cublasLtMatmulDesc_t oper
   const std::uint64_t alignments = algorithm->data[7];
   const bool are_there = is_there(a, *a_layout, alignments, 0) && is_there(b, *b_layout, alignments, 1) &&
                          is_there(c, *c_layout, alignments, 2) && is_there(d, *d_layout, alignments, 3) &&
-                         context().memory.contains(workspace, workspace_bytes) &&
+                         context().chosen().memory.contains(workspace, workspace_bytes) &&
                          reinterpret_cast<std::uintptr_t>(workspace) % kWorkspaceAlignment == 0;
   if (!are_there) return CUBLAS_STATUS_INVALID_VALUE;
   float factors[2];  // read now, as numbers of the host

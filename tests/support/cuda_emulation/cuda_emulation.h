@@ -3,9 +3,11 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <cstring>
 #include <functional>
 #include <string>
 #include <type_traits>
+#include <vector>
 
 #include "support/cuda_emulation/collectives.h"
 #include "support/cuda_emulation/execution.h"
@@ -22,17 +24,23 @@ struct Device {
   int minor = 0;
   int multiprocessors = 132;
   int driver_version = CUDART_VERSION;  // 0: none installed
+  bool peers = true;                    // several can read each other's memory
 };
+inline constexpr int kMostDevices = 4;
 
 // For machines that have other devices than the default: before the first call of the runtime, or after reset().
 void set_device(const Device& device);
+
+// Of one of several devices, which then differs from the others.
+void set_memory(int device, std::size_t bytes);
 
 // Whether a launch or a copy runs at once, or only when something waits for it, as late as a device may.
 enum class Timing { kAtOnce, kLate };
 void set_timing(Timing timing);
 
-// The n-th launch or copy from now on (1: the next one) fails, and from then on every call, until reset().
-void fail_after(std::int64_t operations, cudaError_t error);
+// The n-th launch or copy from now on (1: the next one), of those on `device` (-1: any), fails, and from then on every
+// call that concerns its device, until reset().
+void fail_after(std::int64_t operations, cudaError_t error, int device = -1);
 
 // Forgets errors, settings and counters; memory, streams and events stay.
 void reset();
@@ -46,18 +54,36 @@ struct Counters {
   std::int64_t allocations = 0;       // of device memory
   std::int64_t allocated_bytes = 0;   // now
   std::int64_t synchronisations = 0;
+  std::int64_t peer_copies = 0;
 };
 Counters counters();
+std::int64_t allocated_bytes(int device);  // now
 
 // Empty when no memory around an allocation was written to, since the last call of this; else what was hit.
 std::string check_guards();
 
-cudaError_t launch_body(cudaStream_t stream, const Shape& shape, const void* kernel, std::function<void()> body);
+// What may be addresses among a kernel's arguments.
+using Words = std::vector<std::uintptr_t>;
+template <class Argument>
+void add_words(Words& words, const Argument& argument) {
+  if constexpr (alignof(Argument) % alignof(std::uintptr_t) == 0) {
+    const std::size_t first = words.size();
+    words.resize(first + sizeof argument / sizeof(std::uintptr_t));
+    std::memcpy(words.data() + first, &argument, (words.size() - first) * sizeof(std::uintptr_t));
+  }
+}
+
+// Errors: cudaErrorInvalidResourceHandle (another device than the stream's is chosen), cudaErrorIllegalAddress (an
+// argument points to another device's memory; CUDA would allow it between peers, but slowly).
+cudaError_t launch_body(cudaStream_t stream, const Shape& shape, const void* kernel, const Words& arguments,
+                        std::function<void()> body);
 
 template <class... Parameters>
 cudaError_t launch(cudaStream_t stream, dim3 blocks, dim3 threads, std::size_t shared_bytes,
                    void (*kernel)(Parameters...), std::type_identity_t<Parameters>... arguments) {
-  return launch_body(stream, {blocks, threads, shared_bytes}, reinterpret_cast<const void*>(kernel),
+  Words words;
+  (add_words(words, arguments), ...);
+  return launch_body(stream, {blocks, threads, shared_bytes}, reinterpret_cast<const void*>(kernel), words,
                      [kernel, arguments...] { kernel(arguments...); });
 }
 

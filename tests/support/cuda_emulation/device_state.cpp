@@ -18,9 +18,9 @@ bool breaks_a_capture(Context& c, cudaStream_t stream) {
   });
 }
 
-cudaError_t run_now(Context& c, std::unique_lock<std::recursive_mutex>& lock, const Work& work) {
+cudaError_t run_now(Context& c, OneDevice& device, std::unique_lock<std::recursive_mutex>& lock, const Work& work) {
   if (c.timing == Timing::kLate) {
-    c.late.push_back(work);
+    device.late.push_back(work);
     return cudaSuccess;
   }
   lock.unlock();
@@ -29,20 +29,53 @@ cudaError_t run_now(Context& c, std::unique_lock<std::recursive_mutex>& lock, co
   return cudaSuccess;
 }
 
-bool shape_is_possible(const Context& c, const Shape& shape, const void* kernel) {
+bool shape_is_possible(const OneDevice& device, const Shape& shape, const void* kernel) {
   const std::uint64_t threads = std::uint64_t{shape.threads.x} * shape.threads.y * shape.threads.z;
   if (threads == 0 || threads > 1024 || shape.threads.x > 1024 || shape.threads.y > 1024 || shape.threads.z > 64) {
     return false;
   }
   if (shape.blocks.x == 0 || shape.blocks.y == 0 || shape.blocks.z == 0) return false;
   if (shape.blocks.x > 0x7fffffffU || shape.blocks.y > 65535 || shape.blocks.z > 65535) return false;
-  const auto allowed = c.shared_allowed.find(kernel);
-  return shape.shared_bytes <= (allowed == c.shared_allowed.end()
+  const auto allowed = device.shared_allowed.find(kernel);
+  return shape.shared_bytes <= (allowed == device.shared_allowed.end()
                                     ? kSharedByDefault
                                     : std::max(kSharedByDefault, static_cast<std::size_t>(allowed->second)));
 }
 
+bool points_elsewhere(const Context& c, const Words& arguments, int device) {
+  return std::any_of(arguments.begin(), arguments.end(), [&](std::uintptr_t word) {
+    const int holder = c.holder(reinterpret_cast<const void*>(word), 1);
+    return holder >= 0 && holder != device;
+  });
+}
+
 }  // namespace
+
+Context::Context() {
+  for (std::size_t i = 0; i < devices.size(); ++i) {
+    devices[i].memory.set_total(device.memory_bytes);
+    devices[i].default_stream.device = static_cast<int>(i);
+  }
+}
+
+OneDevice& Context::chosen() { return devices[static_cast<std::size_t>(chosen_device())]; }
+
+int Context::holder(const void* memory, std::size_t bytes) const {
+  for (std::size_t i = 0; i < devices.size(); ++i) {
+    if (devices[i].memory.contains(memory, bytes)) return static_cast<int>(i);
+  }
+  return -1;
+}
+
+bool Context::overruns(const void* memory, std::size_t bytes) const {
+  return std::any_of(devices.begin(), devices.end(),
+                     [&](const OneDevice& one) { return one.memory.overruns(memory, bytes); });
+}
+
+int& chosen_device() {
+  thread_local int device = 0;
+  return device;
+}
 
 Context& context() {
   static Context instance;
@@ -59,12 +92,16 @@ cudaError_t finished(cudaError_t error) {
   return error;
 }
 
-cudaError_t state_of_device(const Context& c) {
+cudaError_t state_of_driver(const Context& c) {
   if (c.device.driver_version == 0 || c.device.driver_version / 1000 < CUDART_VERSION / 1000) {
     return cudaErrorInsufficientDriver;
   }
-  if (c.device.count == 0) return cudaErrorNoDevice;
-  return c.sticky;
+  return c.device.count == 0 ? cudaErrorNoDevice : cudaSuccess;
+}
+
+cudaError_t state_of_device(const Context& c, const OneDevice& device) {
+  const cudaError_t state = state_of_driver(c);
+  return state != cudaSuccess ? state : device.sticky;
 }
 
 // --- work -----------------------------------------------------------------------------------------------------------
@@ -78,39 +115,45 @@ void count(Context& c, const Work& work) {
   }
 }
 
-bool fails(Context& c) {
+bool fails(Context& c, cudaStream_t stream) {
+  if (c.failing_device >= 0 && c.failing_device != c.stream(stream).device) return false;
   if (c.operations_left == 0 || --c.operations_left > 0) return false;
-  c.sticky = c.failure;
+  c.device_of(stream).sticky = c.failure;
   return true;
 }
 
-void run_late(Context& c) {
-  while (!c.late.empty() && c.sticky == cudaSuccess) {
-    const Work work = std::move(c.late.front());
-    c.late.pop_front();
+void run_late(OneDevice& device) {
+  while (!device.late.empty() && device.sticky == cudaSuccess) {
+    const Work work = std::move(device.late.front());
+    device.late.pop_front();
     work.run();
   }
-  if (c.sticky != cudaSuccess) c.late.clear();
+  if (device.sticky != cudaSuccess) device.late.clear();
+}
+
+void run_all_late(Context& c) {
+  for (OneDevice& device : c.devices) run_late(device);
 }
 
 Capture* capture_of(Context& c, cudaStream_t stream) {
-  Capture* capture = (stream != nullptr ? stream : &c.default_stream)->capture.get();
+  Capture* capture = c.stream(stream).capture.get();
   return capture != nullptr && capture->graph != nullptr ? capture : nullptr;
 }
 
 cudaError_t submit(cudaStream_t stream, Work work) {
   Context& c = context();
   std::unique_lock lock(c.mutex);
-  if (const cudaError_t state = state_of_device(c); state != cudaSuccess) return finished(state);
+  OneDevice& device = c.device_of(stream);
+  if (const cudaError_t state = state_of_device(c, device); state != cudaSuccess) return finished(state);
   if (Capture* capture = capture_of(c, stream)) {
     if (capture->invalid) return finished(cudaErrorStreamCaptureInvalidated);
     capture->graph->work.push_back(std::move(work));
     return cudaSuccess;
   }
   if (breaks_a_capture(c, stream)) return finished(cudaErrorStreamCaptureImplicit);
-  if (work.kind != WorkKind::kMark && fails(c)) return finished(c.sticky);
+  if (work.kind != WorkKind::kMark && fails(c, stream)) return finished(device.sticky);
   count(c, work);
-  return finished(run_now(c, lock, work));
+  return finished(run_now(c, device, lock, work));
 }
 
 // --- what must not be done during a capture -------------------------------------------------------------------------
@@ -134,10 +177,10 @@ cudaError_t forbid_in_capture(Context& c, cudaStream_t stream) {
   return cudaErrorStreamCaptureUnsupported;
 }
 
-cudaError_t synchronise(Context& c) {
+cudaError_t synchronise(Context& c, OneDevice& device) {
   ++c.counters.synchronisations;
-  run_late(c);
-  return c.sticky;
+  run_late(device);
+  return device.sticky;
 }
 
 // --- what tests turn and read ---------------------------------------------------------------------------------------
@@ -146,32 +189,43 @@ void set_device(const Device& device) {
   Context& c = context();
   const std::lock_guard lock(c.mutex);
   c.device = device;
-  c.memory.set_total(device.memory_bytes);
+  for (OneDevice& one : c.devices) one.memory.set_total(device.memory_bytes);
+}
+
+void set_memory(int device, std::size_t bytes) {
+  Context& c = context();
+  const std::lock_guard lock(c.mutex);
+  c.devices[static_cast<std::size_t>(device)].memory.set_total(bytes);
 }
 
 void set_timing(Timing timing) {
   Context& c = context();
   const std::lock_guard lock(c.mutex);
-  run_late(c);
+  run_all_late(c);
   c.timing = timing;
 }
 
-void fail_after(std::int64_t operations, cudaError_t error) {
+void fail_after(std::int64_t operations, cudaError_t error, int device) {
   Context& c = context();
   const std::lock_guard lock(c.mutex);
   c.operations_left = operations;
   c.failure = error;
+  c.failing_device = device;
 }
 
 void reset() {
   Context& c = context();
   const std::lock_guard lock(c.mutex);
-  run_late(c);
-  c.sticky = cudaSuccess;
+  run_all_late(c);
+  chosen_device() = 0;
   c.operations_left = 0;
   c.timing = Timing::kAtOnce;
   c.device = Device();
-  c.memory.set_total(c.device.memory_bytes);
+  for (OneDevice& one : c.devices) {
+    one.sticky = cudaSuccess;
+    one.peers.clear();
+    one.memory.set_total(c.device.memory_bytes);
+  }
   c.counters = Counters();
   last_error() = cudaSuccess;
   set_thread_order(ThreadOrder::kForward);
@@ -182,19 +236,34 @@ Counters counters() {
   Context& c = context();
   const std::lock_guard lock(c.mutex);
   Counters result = c.counters;
-  result.allocated_bytes = static_cast<std::int64_t>(c.memory.used());
+  for (const OneDevice& one : c.devices) result.allocated_bytes += static_cast<std::int64_t>(one.memory.used());
   return result;
+}
+
+std::int64_t allocated_bytes(int device) {
+  Context& c = context();
+  const std::lock_guard lock(c.mutex);
+  return static_cast<std::int64_t>(c.devices[static_cast<std::size_t>(device)].memory.used());
 }
 
 std::string check_guards() {
   Context& c = context();
   const std::lock_guard lock(c.mutex);
-  return c.memory.damage();
+  std::string damage;
+  for (OneDevice& one : c.devices) damage += one.memory.damage();
+  return damage;
 }
 
-cudaError_t launch_body(cudaStream_t stream, const Shape& shape, const void* kernel, std::function<void()> body) {
+cudaError_t launch_body(cudaStream_t stream, const Shape& shape, const void* kernel, const Words& arguments,
+                        std::function<void()> body) {
   const cudaError_t checked = call(
-      [&](Context& c) { return shape_is_possible(c, shape, kernel) ? cudaSuccess : cudaErrorInvalidConfiguration; });
+      [&](Context& c) {
+        if (c.stream(stream).device != chosen_device()) return cudaErrorInvalidResourceHandle;
+        if (!shape_is_possible(c.chosen(), shape, kernel)) return cudaErrorInvalidConfiguration;
+        if (!points_elsewhere(c, arguments, chosen_device())) return cudaSuccess;
+        return c.chosen().sticky = cudaErrorIllegalAddress;
+      },
+      stream);
   if (checked != cudaSuccess) return checked;
   return submit(stream, {WorkKind::kLaunch, 0, [shape, body = std::move(body)] { execute(shape, body); }});
 }

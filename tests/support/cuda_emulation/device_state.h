@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-3.0-or-later
 #pragma once
 
+#include <array>
 #include <chrono>
 #include <cstddef>
 #include <cstdint>
@@ -9,7 +10,9 @@
 #include <map>
 #include <memory>
 #include <mutex>
+#include <set>
 #include <thread>
+#include <utility>
 #include <vector>
 
 #include "support/cuda_emulation/cuda_emulation.h"
@@ -55,12 +58,14 @@ struct Capture {
 struct CUstream_st {
   unsigned flags = 0;
   std::shared_ptr<lectern::engine::cuda::emulation::Capture> capture;
+  int device = 0;
 };
 
 struct CUevent_st {
   unsigned flags = 0;
-  bool recorded = false;
-  bool reached = true;
+  int device = 0;
+  std::int64_t records = 0;
+  std::int64_t reached = 0;  // the last of them that was
   std::chrono::steady_clock::time_point time;
   std::shared_ptr<lectern::engine::cuda::emulation::Capture> capture;
 };
@@ -71,48 +76,65 @@ namespace lectern::engine::cuda::emulation {
 inline constexpr std::size_t kSharedByDefault = 48 << 10;
 inline constexpr std::size_t kSharedAtMost = 227 << 10;
 
-// The device and its driver: one for all host threads.
+// What each device has of its own.
+struct OneDevice {
+  DeviceMemory memory;
+  std::map<const void*, int> shared_allowed;
+  std::set<int> peers;  // whose memory it may read
+  CUstream_st default_stream;
+  std::deque<Work> late;  // does not wait for other devices' unless told to
+  cudaError_t sticky = cudaSuccess;
+};
+
+// The devices and their driver: one for all host threads.
 struct Context {
   std::recursive_mutex mutex;
   Device device;
-  DeviceMemory memory;
+  std::array<OneDevice, kMostDevices> devices;
   std::map<std::uintptr_t, std::size_t> pinned;
-  std::map<const void*, int> shared_allowed;
   std::vector<std::shared_ptr<Capture>> captures;
-  CUstream_st default_stream;
   Counters counters;
   Timing timing = Timing::kAtOnce;
-  std::deque<Work> late;
   std::int64_t operations_left = 0;  // 0: none fails
+  int failing_device = -1;
   cudaError_t failure = cudaSuccess;
-  cudaError_t sticky = cudaSuccess;
 
-  Context() { memory.set_total(device.memory_bytes); }
+  Context();
+  OneDevice& chosen();  // by this host thread
+  CUstream_st& stream(cudaStream_t stream) { return stream != nullptr ? *stream : chosen().default_stream; }
+  OneDevice& device_of(cudaStream_t of) { return devices[static_cast<std::size_t>(stream(of).device)]; }
+  // The device that holds these bytes; -1: none.
+  int holder(const void* memory, std::size_t bytes) const;
+  bool overruns(const void* memory, std::size_t bytes) const;
 };
 
 Context& context();
+int& chosen_device();  // by this host thread
 
 // Remembers an error for cudaGetLastError().
 cudaError_t finished(cudaError_t error);
 cudaError_t& last_error();  // of this host thread
 
 // What every call answers whatever its arguments are.
-cudaError_t state_of_device(const Context& c);
+cudaError_t state_of_driver(const Context& c);
+cudaError_t state_of_device(const Context& c, const OneDevice& device);
 
-// A call of the runtime: locks the device and answers with its state when that is an error.
+// A call of the runtime: locks the devices and answers with the state of the chosen one, or of the stream's, when that
+// is an error.
 template <class Body>
-cudaError_t call(Body body) {
+cudaError_t call(Body body, cudaStream_t stream = nullptr) {
   Context& c = context();
   const std::lock_guard lock(c.mutex);
-  const cudaError_t state = state_of_device(c);
+  const cudaError_t state = state_of_device(c, c.device_of(stream));
   return finished(state != cudaSuccess ? state : body(c));
 }
 
 // --- for a context that is locked -----------------------------------------------------------------------------------
 void count(Context& c, const Work& work);
-bool fails(Context& c);  // counts down to the planted failure
-void run_late(Context& c);
-cudaError_t synchronise(Context& c);
+bool fails(Context& c, cudaStream_t stream);  // counts down to the planted failure
+void run_late(OneDevice& device);
+void run_all_late(Context& c);
+cudaError_t synchronise(Context& c, OneDevice& device);
 Capture* capture_of(Context& c, cudaStream_t stream);
 // Calls that may wait or allocate, as far as a capture's mode forbids them; such a call spoils the capture.
 cudaError_t forbid_during_captures(Context& c);

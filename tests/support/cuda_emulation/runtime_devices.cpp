@@ -17,13 +17,19 @@ cudaError_t cudaGetDeviceCount(int* number) {
   });
 }
 
+// Chooses a device that has failed, too, and says so.
 cudaError_t cudaSetDevice(int device) {
-  return call([&](Context& c) { return device == 0 && c.device.count > 0 ? cudaSuccess : cudaErrorInvalidDevice; });
+  Context& c = context();
+  const std::lock_guard lock(c.mutex);
+  if (const cudaError_t state = state_of_driver(c); state != cudaSuccess) return finished(state);
+  if (device < 0 || device >= c.device.count) return finished(cudaErrorInvalidDevice);
+  chosen_device() = device;
+  return finished(c.chosen().sticky);
 }
 
 cudaError_t cudaGetDevice(int* device) {
   return call([&](Context&) {
-    *device = 0;
+    *device = chosen_device();
     return cudaSuccess;
   });
 }
@@ -33,7 +39,7 @@ cudaError_t cudaGetDeviceProperties(cudaDeviceProp* properties, int device) {
     if (device < 0 || device >= c.device.count) return cudaErrorInvalidDevice;
     *properties = {};
     std::snprintf(properties->name, sizeof properties->name, "Emulated GPU");
-    properties->totalGlobalMem = c.device.memory_bytes;
+    properties->totalGlobalMem = c.devices[static_cast<std::size_t>(device)].memory.total();
     properties->sharedMemPerBlock = kSharedByDefault;
     properties->sharedMemPerBlockOptin = kSharedAtMost;
     properties->sharedMemPerMultiprocessor = kSharedAtMost + 1024;
@@ -114,7 +120,22 @@ cudaError_t cudaDeviceSynchronize() {
       capture->invalid = true;
       return cudaErrorStreamCaptureUnsupported;
     }
-    return synchronise(c);
+    return synchronise(c, c.chosen());
+  });
+}
+
+cudaError_t cudaDeviceCanAccessPeer(int* can, int device, int peer) {
+  return call([&](Context& c) {
+    if (std::min(device, peer) < 0 || std::max(device, peer) >= c.device.count) return cudaErrorInvalidDevice;
+    *can = c.device.peers && device != peer ? 1 : 0;
+    return cudaSuccess;
+  });
+}
+
+cudaError_t cudaDeviceEnablePeerAccess(int peer, unsigned /*flags*/) {
+  return call([&](Context& c) {
+    if (peer < 0 || peer >= c.device.count || peer == chosen_device() || !c.device.peers) return cudaErrorInvalidDevice;
+    return c.chosen().peers.insert(peer).second ? cudaSuccess : cudaErrorPeerAccessAlreadyEnabled;
   });
 }
 
@@ -123,7 +144,7 @@ cudaError_t cudaDeviceSynchronize() {
 cudaError_t cudaPeekAtLastError() {
   Context& c = context();
   const std::lock_guard lock(c.mutex);
-  return c.sticky != cudaSuccess ? c.sticky : last_error();
+  return c.chosen().sticky != cudaSuccess ? c.chosen().sticky : last_error();
 }
 
 cudaError_t cudaGetLastError() {
@@ -156,6 +177,7 @@ const char* cudaGetErrorName(cudaError_t error) {
     LECTERN_NAME(cudaErrorIllegalAddress)
     LECTERN_NAME(cudaErrorLaunchOutOfResources)
     LECTERN_NAME(cudaErrorLaunchTimeout)
+    LECTERN_NAME(cudaErrorPeerAccessAlreadyEnabled)
     LECTERN_NAME(cudaErrorHostMemoryAlreadyRegistered)
     LECTERN_NAME(cudaErrorHostMemoryNotRegistered)
     LECTERN_NAME(cudaErrorLaunchFailure)
@@ -178,7 +200,7 @@ cudaError_t cudaFuncSetAttribute(const void* kernel, cudaFuncAttribute attribute
   return call([&](Context& c) {
     if (attribute != cudaFuncAttributeMaxDynamicSharedMemorySize) return cudaSuccess;
     if (value < 0 || static_cast<std::size_t>(value) > kSharedAtMost) return cudaErrorInvalidValue;
-    c.shared_allowed[kernel] = value;
+    c.chosen().shared_allowed[kernel] = value;
     return cudaSuccess;
   });
 }

@@ -22,10 +22,15 @@ bool is_pinned(const Context& c, const void* memory, std::size_t bytes) {
   return at - begin <= size && bytes <= size - (at - begin);
 }
 
-bool sides_are_right(const Context& c, const void* to, const void* from, std::size_t bytes, cudaMemcpyKind kind) {
-  const bool to_device = c.memory.contains(to, bytes);
-  const bool from_device = c.memory.contains(from, bytes);
-  if (c.memory.overruns(to, bytes) || c.memory.overruns(from, bytes)) return false;
+// Memory of another device than the stream's is for cudaMemcpyPeerAsync(), although CUDA would find its way.
+bool sides_are_right(const Context& c, const void* to, const void* from, std::size_t bytes, cudaMemcpyKind kind,
+                     int device) {
+  const int to_holder = c.holder(to, bytes);
+  const int from_holder = c.holder(from, bytes);
+  const bool to_device = to_holder >= 0;
+  const bool from_device = from_holder >= 0;
+  if (c.overruns(to, bytes) || c.overruns(from, bytes)) return false;
+  if ((to_device && to_holder != device) || (from_device && from_holder != device)) return false;
   switch (kind) {
     case cudaMemcpyHostToHost:
       return !to_device && !from_device;
@@ -59,7 +64,7 @@ void copy_plane(const Plane& plane) {
 // Host memory that is not pinned is read before the call returns, except in a capture.
 std::function<void()> copy_work(const Context& c, const Plane& plane, bool keep) {
   const std::size_t from_bytes = (plane.height - 1) * plane.from_pitch + plane.width;
-  const bool from_device = c.memory.contains(plane.from, from_bytes);
+  const bool from_device = c.holder(plane.from, from_bytes) >= 0;
   if (!keep || from_device || is_pinned(c, plane.from, from_bytes)) return [plane] { copy_plane(plane); };
   const auto* begin = static_cast<const unsigned char*>(plane.from);
   return [plane, staged = std::vector<unsigned char>(begin, begin + from_bytes)] {
@@ -77,29 +82,39 @@ cudaError_t copy(const Plane& plane, cudaMemcpyKind kind, cudaStream_t stream, b
   bool downloads = false;
   const std::size_t to_bytes = (plane.height - 1) * plane.to_pitch + plane.width;
   const std::size_t from_bytes = (plane.height - 1) * plane.from_pitch + plane.width;
-  const cudaError_t checked = call([&](Context& c) {
+  const auto check = [&](Context& c) {
     if (plane.to == nullptr || plane.from == nullptr) return cudaErrorInvalidValue;
-    if (!sides_are_right(c, plane.to, plane.from, std::min(to_bytes, from_bytes), kind)) return cudaErrorInvalidValue;
+    const int device = c.stream(stream).device;
+    if (!sides_are_right(c, plane.to, plane.from, std::min(to_bytes, from_bytes), kind, device)) {
+      return cudaErrorInvalidValue;
+    }
     const bool late = c.timing == Timing::kLate && capture_of(c, stream) == nullptr;
     run = copy_work(c, plane, late);
-    to_pageable = !c.memory.contains(plane.to, to_bytes) && !is_pinned(c, plane.to, to_bytes);
-    downloads = c.memory.contains(plane.from, from_bytes) && !c.memory.contains(plane.to, to_bytes);
+    to_pageable = c.holder(plane.to, to_bytes) < 0 && !is_pinned(c, plane.to, to_bytes);
+    downloads = c.holder(plane.from, from_bytes) >= 0 && c.holder(plane.to, to_bytes) < 0;
     return wait ? forbid_during_captures(c) : cudaSuccess;
-  });
+  };
+  const cudaError_t checked = call(check, stream);
   if (checked != cudaSuccess) return checked;
   const cudaError_t submitted =
       submit(stream, {WorkKind::kCopy, plane.width * plane.height, std::move(run), downloads});
   if (submitted != cudaSuccess) return submitted;
-  return call([&](Context& c) {
-    if (wait) return synchronise(c);
-    if (to_pageable && capture_of(c, stream) == nullptr) run_late(c);
-    return c.sticky;
-  });
+  return call(
+      [&](Context& c) {
+        if (wait) return synchronise(c, c.device_of(stream));
+        if (to_pageable && capture_of(c, stream) == nullptr) run_late(c.device_of(stream));
+        return c.device_of(stream).sticky;
+      },
+      stream);
 }
 
 cudaError_t fill(void* to, int value, std::size_t bytes, cudaStream_t stream) {
   const cudaError_t checked = call(
-      [&](Context& c) { return bytes == 0 || c.memory.contains(to, bytes) ? cudaSuccess : cudaErrorInvalidValue; });
+      [&](Context& c) {
+        const bool known = bytes == 0 || c.device_of(stream).memory.contains(to, bytes);
+        return known ? cudaSuccess : cudaErrorInvalidValue;
+      },
+      stream);
   if (checked != cudaSuccess || bytes == 0) return checked;
   return submit(stream, {WorkKind::kCopy, bytes, [=] { std::memset(to, value, bytes); }, false});
 }
@@ -118,7 +133,7 @@ cudaError_t cudaMalloc(void** memory, std::size_t bytes) {
     if (const cudaError_t error = forbid_during_captures(c); error != cudaSuccess) return error;
     if (bytes == 0) return cudaSuccess;
     ++c.counters.allocations;
-    *memory = c.memory.allocate(bytes);
+    *memory = c.chosen().memory.allocate(bytes);
     return *memory != nullptr ? cudaSuccess : cudaErrorMemoryAllocation;
   });
 }
@@ -127,11 +142,13 @@ cudaError_t cudaMalloc(void** memory, std::size_t bytes) {
 cudaError_t cudaFree(void* memory) {
   Context& c = context();
   const std::lock_guard lock(c.mutex);
-  if (memory == nullptr) return finished(state_of_device(c));
+  if (memory == nullptr) return finished(state_of_device(c, c.chosen()));
   if (const cudaError_t error = forbid_during_captures(c); error != cudaSuccess) return finished(error);
-  run_late(c);
-  const bool known = c.memory.release(memory);
-  if (c.sticky != cudaSuccess) return finished(c.sticky);
+  run_all_late(c);
+  const int holder = c.holder(memory, 1);
+  OneDevice& device = holder >= 0 ? c.devices[static_cast<std::size_t>(holder)] : c.chosen();
+  const bool known = device.memory.release(memory);
+  if (device.sticky != cudaSuccess) return finished(device.sticky);
   return finished(known ? cudaSuccess : cudaErrorInvalidValue);
 }
 
@@ -156,11 +173,11 @@ cudaError_t cudaMallocHost(void** memory, std::size_t bytes, unsigned flags) {
 cudaError_t cudaFreeHost(void* memory) {
   Context& c = context();
   const std::lock_guard lock(c.mutex);
-  if (memory == nullptr) return finished(state_of_device(c));
-  run_late(c);
+  if (memory == nullptr) return finished(state_of_device(c, c.chosen()));
+  run_all_late(c);
   if (c.pinned.erase(reinterpret_cast<std::uintptr_t>(memory)) == 0) return finished(cudaErrorInvalidValue);
   std::free(memory);
-  return finished(c.sticky);
+  return finished(c.chosen().sticky);
 }
 
 cudaError_t cudaHostRegister(void* memory, std::size_t bytes, unsigned /*flags*/) {
@@ -175,7 +192,7 @@ cudaError_t cudaHostRegister(void* memory, std::size_t bytes, unsigned /*flags*/
 
 cudaError_t cudaHostUnregister(void* memory) {
   return call([&](Context& c) {
-    run_late(c);
+    run_all_late(c);
     const bool known = c.pinned.erase(reinterpret_cast<std::uintptr_t>(memory)) > 0;
     return known ? cudaSuccess : cudaErrorHostMemoryNotRegistered;
   });
@@ -194,6 +211,22 @@ cudaError_t cudaMemcpy2DAsync(void* to, std::size_t to_pitch, const void* from, 
   return copy({to, to_pitch, from, from_pitch, width, height}, kind, stream, false);
 }
 
+cudaError_t cudaMemcpyPeerAsync(void* to, int to_device, const void* from, int from_device, std::size_t bytes,
+                                cudaStream_t stream) {
+  if (bytes == 0) return call([](Context&) { return cudaSuccess; }, stream);
+  const cudaError_t checked = call(
+      [&](Context& c) {
+        const int device = c.stream(stream).device;
+        if (device != to_device && device != from_device) return cudaErrorInvalidResourceHandle;
+        const bool right = c.holder(to, bytes) == to_device && c.holder(from, bytes) == from_device;
+        if (right) ++c.counters.peer_copies;
+        return right ? cudaSuccess : cudaErrorInvalidValue;
+      },
+      stream);
+  if (checked != cudaSuccess) return checked;
+  return submit(stream, {WorkKind::kCopy, bytes, [=] { std::memcpy(to, from, bytes); }});
+}
+
 cudaError_t cudaMemset(void* to, int value, std::size_t bytes) { return fill(to, value, bytes, nullptr); }
 
 cudaError_t cudaMemsetAsync(void* to, int value, std::size_t bytes, cudaStream_t stream) {
@@ -202,8 +235,9 @@ cudaError_t cudaMemsetAsync(void* to, int value, std::size_t bytes, cudaStream_t
 
 cudaError_t cudaMemGetInfo(std::size_t* free_bytes, std::size_t* total_bytes) {
   return call([&](Context& c) {
-    *total_bytes = c.memory.total();
-    *free_bytes = c.memory.total() - std::min(c.memory.used(), c.memory.total());
+    const DeviceMemory& memory = c.chosen().memory;
+    *total_bytes = memory.total();
+    *free_bytes = memory.total() - std::min(memory.used(), memory.total());
     return cudaSuccess;
   });
 }

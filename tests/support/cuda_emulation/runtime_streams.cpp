@@ -13,7 +13,7 @@ using namespace lectern::engine::cuda::emulation;
 
 cudaError_t cudaStreamCreateWithFlags(cudaStream_t* stream, unsigned flags) {
   return call([&](Context&) {
-    *stream = new CUstream_st{flags, nullptr};
+    *stream = new CUstream_st{flags, nullptr, chosen_device()};
     return cudaSuccess;
   });
 }
@@ -24,39 +24,61 @@ cudaError_t cudaStreamDestroy(cudaStream_t stream) {
   if (stream == nullptr) return finished(cudaErrorInvalidResourceHandle);
   Context& c = context();
   const std::lock_guard lock(c.mutex);
-  run_late(c);
+  run_all_late(c);
+  const cudaError_t state = c.device_of(stream).sticky;
   if (stream->capture) std::erase(c.captures, stream->capture);
   delete stream;
-  return finished(c.sticky);
+  return finished(state);
 }
 
 cudaError_t cudaStreamSynchronize(cudaStream_t stream) {
-  return call([&](Context& c) {
-    const cudaError_t error = forbid_in_capture(c, stream);
-    return error != cudaSuccess ? error : synchronise(c);
-  });
+  return call(
+      [&](Context& c) {
+        const cudaError_t error = forbid_in_capture(c, stream);
+        return error != cudaSuccess ? error : synchronise(c, c.device_of(stream));
+      },
+      stream);
 }
 
 cudaError_t cudaStreamQuery(cudaStream_t stream) {
-  return call([&](Context& c) {
-    if (const cudaError_t error = forbid_in_capture(c, stream); error != cudaSuccess) return error;
-    return c.late.empty() ? cudaSuccess : cudaErrorNotReady;
-  });
+  return call(
+      [&](Context& c) {
+        if (const cudaError_t error = forbid_in_capture(c, stream); error != cudaSuccess) return error;
+        return c.device_of(stream).late.empty() ? cudaSuccess : cudaErrorNotReady;
+      },
+      stream);
 }
 
 cudaError_t cudaStreamWaitEvent(cudaStream_t stream, cudaEvent_t event, unsigned /*flags*/) {
-  return call([&](Context& c) {
-    if (event == nullptr) return cudaErrorInvalidResourceHandle;
-    CUstream_st& waiting = stream != nullptr ? *stream : c.default_stream;
-    if (event->capture) waiting.capture = event->capture;  // the stream joins the capture
-    return cudaSuccess;  // work is done in the order in which it was submitted, whatever its stream
-  });
+  bool elsewhere = false;
+  const cudaError_t checked = call(
+      [&](Context& c) {
+        if (event == nullptr) return cudaErrorInvalidResourceHandle;
+        CUstream_st& waiting = c.stream(stream);
+        if (event->capture) waiting.capture = event->capture;  // the stream joins the capture
+        // A device does its work in the order in which it was submitted, whatever its stream.
+        elsewhere = !waiting.capture && event->device != waiting.device;
+        return cudaSuccess;
+      },
+      stream);
+  if (checked != cudaSuccess || !elsewhere) return checked;
+  return submit(stream, {WorkKind::kMark, 0, [event, record = event->records] {
+                           Context& c = context();
+                           const std::lock_guard lock(c.mutex);
+                           OneDevice& other = c.devices[static_cast<std::size_t>(event->device)];
+                           while (event->reached < record && !other.late.empty()) {
+                             const Work work = std::move(other.late.front());
+                             other.late.pop_front();
+                             work.run();
+                           }
+                         }});
 }
 
 cudaError_t cudaEventCreateWithFlags(cudaEvent_t* event, unsigned flags) {
   return call([&](Context&) {
     *event = new CUevent_st;
     (*event)->flags = flags;
+    (*event)->device = chosen_device();
     return cudaSuccess;
   });
 }
@@ -64,17 +86,19 @@ cudaError_t cudaEventCreateWithFlags(cudaEvent_t* event, unsigned flags) {
 cudaError_t cudaEventCreate(cudaEvent_t* event) { return cudaEventCreateWithFlags(event, cudaEventDefault); }
 
 cudaError_t cudaEventRecord(cudaEvent_t event, cudaStream_t stream) {
-  const cudaError_t checked = call([&](Context& c) {
-    if (event == nullptr) return cudaErrorInvalidResourceHandle;
-    CUstream_st& recording = stream != nullptr ? *stream : c.default_stream;
-    event->capture = recording.capture;
-    event->recorded = true;
-    event->reached = recording.capture != nullptr;
-    return cudaSuccess;
-  });
+  const cudaError_t checked = call(
+      [&](Context& c) {
+        CUstream_st& recording = c.stream(stream);
+        if (event == nullptr || event->device != recording.device) return cudaErrorInvalidResourceHandle;
+        event->capture = recording.capture;
+        ++event->records;
+        if (recording.capture != nullptr) event->reached = event->records;
+        return cudaSuccess;
+      },
+      stream);
   if (checked != cudaSuccess || event->capture) return checked;
-  return submit(stream, {WorkKind::kMark, 0, [event] {
-                           event->reached = true;
+  return submit(stream, {WorkKind::kMark, 0, [event, record = event->records] {
+                           event->reached = record;
                            event->time = std::chrono::steady_clock::now();
                          }});
 }
@@ -82,22 +106,22 @@ cudaError_t cudaEventRecord(cudaEvent_t event, cudaStream_t stream) {
 cudaError_t cudaEventSynchronize(cudaEvent_t event) {
   return call([&](Context& c) {
     if (event->capture) return cudaErrorStreamCaptureUnsupported;
-    return synchronise(c);
+    return synchronise(c, c.devices[static_cast<std::size_t>(event->device)]);
   });
 }
 
 cudaError_t cudaEventQuery(cudaEvent_t event) {
   return call([&](Context&) {
     if (event->capture) return cudaErrorStreamCaptureUnsupported;
-    return event->reached ? cudaSuccess : cudaErrorNotReady;
+    return event->reached == event->records ? cudaSuccess : cudaErrorNotReady;
   });
 }
 
 cudaError_t cudaEventElapsedTime(float* milliseconds, cudaEvent_t start, cudaEvent_t end) {
   return call([&](Context&) {
     const bool timed = ((start->flags | end->flags) & cudaEventDisableTiming) == 0;
-    if (!timed || !start->recorded || !end->recorded) return cudaErrorInvalidResourceHandle;
-    if (!start->reached || !end->reached) return cudaErrorNotReady;
+    if (!timed || start->records == 0 || end->records == 0) return cudaErrorInvalidResourceHandle;
+    if (start->reached < start->records || end->reached < end->records) return cudaErrorNotReady;
     *milliseconds = std::chrono::duration<float, std::milli>(end->time - start->time).count();
     return cudaSuccess;
   });
@@ -106,9 +130,9 @@ cudaError_t cudaEventElapsedTime(float* milliseconds, cudaEvent_t start, cudaEve
 cudaError_t cudaEventDestroy(cudaEvent_t event) {
   Context& c = context();
   const std::lock_guard lock(c.mutex);
-  run_late(c);
+  run_all_late(c);
   delete event;
-  return finished(c.sticky);
+  return finished(c.chosen().sticky);
 }
 
 // --- graphs ---------------------------------------------------------------------------------------------------------
@@ -173,9 +197,10 @@ cudaError_t cudaGraphUpload(cudaGraphExec_t executable, cudaStream_t /*stream*/)
 cudaError_t cudaGraphLaunch(cudaGraphExec_t executable, cudaStream_t stream) {
   if (executable == nullptr) return finished(cudaErrorInvalidValue);
   const cudaError_t checked = call([&](Context& c) {
+    if (c.stream(stream).device != chosen_device()) return cudaErrorInvalidResourceHandle;
     if (const cudaError_t error = forbid_in_capture(c, stream); error != cudaSuccess) return error;
     ++c.counters.graph_launches;
-    return fails(c) ? c.sticky : cudaSuccess;
+    return fails(c, stream) ? c.chosen().sticky : cudaSuccess;
   });
   if (checked != cudaSuccess) return checked;
   const std::shared_ptr<const std::vector<Work>> work = executable->work;
