@@ -65,6 +65,7 @@ Json benchJson(const engine::BenchReport& report) {
   if (report.gpu_memory.empty()) json["machine"] = machineJson(report.machine);
   if (report.drafts) json["drafts"] = draftsJson(*report.drafts);
   json["memory"] = toJson(report.memory);
+  json["predicted"] = toJson(report.prediction);
   if (!report.dense_products.empty()) json["dense_products"] = report.dense_products;
   for (const engine::GpuMemoryUse& used : report.gpu_memory) {
     json["gpu_memory_used"].push_back(
@@ -106,10 +107,14 @@ std::string computedText(const engine::BenchReport& report) {
   return text;
 }
 
-std::string expertsText(const engine::MemoryPlan& plan) {
-  if (plan.experts_on_gpu == plan.experts) return "";
-  return "; " + std::to_string(plan.experts_on_gpu) + " of " + std::to_string(plan.experts) +
-         " experts of each block on the GPU, the others in the computer's memory";
+// Beside what was measured, so that the prediction can be judged.
+std::string predictedText(const engine::BenchReport& report) {
+  const engine::PredictedSpeed& speed = report.prediction.chosen;
+  std::string text = predictionText(report.prediction, report.memory);
+  if (speed.prefill_tokens_per_second <= 0 || speed.decode_tokens_per_second <= 0) return text + "\n";
+  return text + "; measured " + threeDigits(report.prefill_tokens_per_second.median / speed.prefill_tokens_per_second) +
+         " and " + threeDigits(report.decode_tokens_per_second.median / speed.decode_tokens_per_second) +
+         " times that\n";
 }
 
 std::string memoryText(const engine::BenchReport& report) {
@@ -153,6 +158,7 @@ std::string benchText(const engine::BenchReport& report) {
     text += "; the machine reads " + threeDigits(report.machine.read_bytes_per_second / kGiga) + " GB/s";
   }
   text += "\n";
+  text += "Predicted       " + predictedText(report);
   if (report.drafts) text += draftsText(*report.drafts);
   text += "Memory          " + memoryText(report);
   text += "Last logits     " + report.logits_fingerprint + ", token " + std::to_string(report.top_token) +

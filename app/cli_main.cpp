@@ -127,6 +127,12 @@ class CommandLine {
     CLI::App* info = addCommand(group, "info", "Says what a model is and what memory it takes", runModelInfo);
     addModelPath(*info);
     info->add_flag("--tensors", m_options.tensors, "Also list every tensor");
+    addEngineOptions(*info, 0);
+    info->get_option("--device")->description("Also where the model would be on cpu, cuda or cuda:N, and how fast");
+    info->preparse_callback([this](std::size_t) {
+      m_options.measure.device.clear();  // not asked for
+      m_options.measure.draftTokens = 0;
+    });
     addModelPath(*addCommand(group, "verify", "Reads every number of a model and tests its tokenizer", runModelVerify));
     addConversion(*addCommand(group, "convert", "Writes a model as one GGUF file (BF16 unless --mix says otherwise)",
                               runModelConvert),

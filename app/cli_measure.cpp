@@ -126,10 +126,66 @@ Json toJson(const engine::MemoryPlan& memory) {
                     {"scratch_bytes", share.scratch},
                     {"limit_bytes", share.limit}});
   }
-  return {
-      {"total_bytes", memory.total()}, {"weights_bytes", memory.weights},         {"kv_cache_bytes", memory.kv_cache},
-      {"state_bytes", memory.state},   {"scratch_bytes", memory.scratch},         {"limit_bytes", memory.limit},
-      {"experts", memory.experts},     {"experts_on_gpu", memory.experts_on_gpu}, {"gpus", std::move(gpus)}};
+  return {{"total_bytes", memory.total()},
+          {"weights_bytes", memory.weights},
+          {"kv_cache_bytes", memory.kv_cache},
+          {"state_bytes", memory.state},
+          {"scratch_bytes", memory.scratch},
+          {"limit_bytes", memory.limit},
+          {"experts", memory.experts},
+          {"experts_on_gpu", memory.experts_on_gpu},
+          {"hosted_experts_bytes", memory.hosted_experts},
+          {"locked_experts_bytes", memory.locked_experts},
+          {"gpus", std::move(gpus)}};
+}
+
+namespace {
+
+Json toJson(const engine::PredictedSpeed& speed) {
+  Json json = {{"experts_on_gpu", speed.experts_on_gpu}, {"depth_tokens", speed.depth_tokens}};
+  if (speed.prefill_tokens_per_second > 0) json["prefill_tokens_per_second"] = speed.prefill_tokens_per_second;
+  if (speed.decode_tokens_per_second > 0) json["decode_tokens_per_second"] = speed.decode_tokens_per_second;
+  return json;
+}
+
+std::string speedText(const engine::PredictedSpeed& speed) {
+  const auto number = [](double rate) { return rate > 0 ? threeDigits(rate) : std::string("unknown"); };
+  return "reading " + number(speed.prefill_tokens_per_second) + ", writing " + number(speed.decode_tokens_per_second) +
+         " tokens/s";
+}
+
+}  // namespace
+
+Json toJson(const engine::SpeedPrediction& prediction) {
+  constexpr double kGiga = 1e9;
+  const engine::ExpectedRates& rates = prediction.rates;
+  Json json = toJson(prediction.chosen);
+  json["assumed"] = {{"memory_gigabytes_per_second", rates.memory_bytes_per_second / kGiga},
+                     {"gigaflops", rates.operations_per_second / kGiga},
+                     {"host_gigaops_of_few_rows", rates.host_operations_per_second / kGiga},
+                     {"host_gigabytes_per_second", rates.host_bytes_per_second / kGiga},
+                     {"transfer_gigabytes_per_second", rates.transfer_bytes_per_second / kGiga}};
+  if (prediction.planned) json["planned"] = toJson(*prediction.planned);
+  return json;
+}
+
+std::string expertsText(const engine::MemoryPlan& plan) {
+  if (plan.experts_on_gpu == plan.experts || plan.hosted_experts == 0) return "";
+  return "; " + std::to_string(plan.experts_on_gpu) + " of " + std::to_string(plan.experts) +
+         " experts of each block on the GPU, the others in the computer's memory, " +
+         (plan.locked_experts == 0 ? "which is not page-locked: they go to the GPU through two buffers, slower"
+          : plan.locked_experts < plan.hosted_experts
+              ? "which is page-locked in part: the rest goes to the GPU through two buffers, slower"
+              : "which is page-locked");
+}
+
+std::string predictionText(const engine::SpeedPrediction& prediction, const engine::MemoryPlan& plan) {
+  std::string text = speedText(prediction.chosen) + " at " + std::to_string(prediction.chosen.depth_tokens) + " tokens";
+  if (!prediction.planned) return text;
+  const engine::PredictedSpeed& planned = *prediction.planned;
+  if (planned.experts_on_gpu == plan.experts_on_gpu) return text + "; the planner would have chosen the same";
+  return text + "; the planner would have put " + std::to_string(planned.experts_on_gpu) + " of " +
+         std::to_string(plan.experts) + " experts on the GPU: " + speedText(planned);
 }
 
 void put(Json& json, const std::string& prefix, const engine::Spread& spread) {

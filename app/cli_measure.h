@@ -29,6 +29,12 @@ engine::TaskSink progressOn(const CommandContext& context, const std::string& ve
 
 const char* name(engine::KvType type);
 Json toJson(const engine::MemoryPlan& memory);
+Json toJson(const engine::SpeedPrediction& prediction);
+
+// "; 12 of 512 experts ...": nothing where all are in one place.
+std::string expertsText(const engine::MemoryPlan& plan);
+// "reading 100, writing 10 tokens/s", and what the planner's own choice would give.
+std::string predictionText(const engine::SpeedPrediction& prediction, const engine::MemoryPlan& plan);
 // PREFIX, PREFIX_least and PREFIX_most
 void put(Json& json, const std::string& prefix, const engine::Spread& spread);
 

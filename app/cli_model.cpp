@@ -116,6 +116,20 @@ std::string infoText(const engine::ModelReport& report, bool tensors) {
   return text;
 }
 
+Json placementJson(const engine::PlacementReport& placement) {
+  return {{"context_tokens", placement.context_tokens},
+          {"memory", toJson(placement.memory)},
+          {"predicted", toJson(placement.speed)}};
+}
+
+std::string placementText(const engine::PlacementReport& placement, const std::string& device) {
+  const auto amount = [](std::int64_t bytes) { return byteCount(static_cast<double>(bytes)); };
+  const engine::MemoryPlan& plan = placement.memory;
+  return "On " + device + ": " + amount(plan.total()) + " of " + amount(plan.limit) + " for a context of " +
+         std::to_string(placement.context_tokens) + " tokens" + expertsText(plan) +
+         "\nPredicted: " + predictionText(placement.speed, plan) + "\n";
+}
+
 Json verificationJson(const engine::VerificationReport& report) {
   Json json = {{"sound", report.sound()}, {"tensors", report.tensors}, {"numbers", report.numbers},
                {"bytes", report.bytes},   {"seconds", report.seconds}, {"findings", Json::array()}};
@@ -264,8 +278,16 @@ ExitCode runModelInfo(const CommandContext& context) {
   if (!model.ok()) return fail(context, model.error());
   const auto report = engine::inspect_model(*model);
   if (!report.ok()) return fail(context, report.error());
-  const bool tensors = context.options.tensors;
-  context.terminal.write(context.options.json ? dump(infoJson(*report, tensors)) : infoText(*report, tensors));
+  const CliOptions& cli = context.options;
+  Json json = infoJson(*report, cli.tensors);
+  std::string text = infoText(*report, cli.tensors);
+  if (!cli.measure.device.empty()) {
+    const auto placement = engine::plan_placement(*model, engineOptions(cli));
+    if (!placement.ok()) return fail(context, placement.error());
+    json["placement"] = placementJson(*placement);
+    text += placementText(*placement, cli.measure.device);
+  }
+  context.terminal.write(cli.json ? dump(json) : text);
   return kExitOk;
 }
 

@@ -181,9 +181,10 @@ void describe(Stream& stream, T& value) {
 
 template <class Stream, Either<engine::MemoryPlan> T>
 void describe(Stream& stream, T& value) {
-  auto& [weights, kvCache, state, scratch, sessions, keptSessions, limit, experts, expertsOnGpu, expertStaging, gpus] =
-      value;
-  stream(weights, kvCache, state, scratch, sessions, keptSessions, limit, experts, expertsOnGpu, expertStaging, gpus);
+  auto& [weights, kvCache, state, scratch, sessions, keptSessions, limit, experts, expertsOnGpu, expertStaging,
+         hostedExperts, lockedExperts, gpus] = value;
+  stream(weights, kvCache, state, scratch, sessions, keptSessions, limit, experts, expertsOnGpu, expertStaging,
+         hostedExperts, lockedExperts, gpus);
 }
 
 template <class Stream, Either<engine::ModelInfo> T>

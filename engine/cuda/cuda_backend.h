@@ -24,7 +24,9 @@ class CudaExperts;
 class CudaWeight;
 class ExpertHost;
 struct FormedRows;
+class HostedExperts;
 struct LibraryRows;
+class LockedMemory;
 class WeightStaging;
 
 class CudaBackend final : public Backend {
@@ -45,6 +47,7 @@ class CudaBackend final : public Backend {
   void download(const float* from, std::span<float> to) override;
 
   DeviceMemory most_memory() const override { return {weights_.most_used(), state_.most_used(), scratch_.most_used()}; }
+  std::int64_t locked_bytes() const override;  // host_experts.cu
 
   void begin_pass(std::span<const std::uint64_t> key) override;
   Result<void> end_pass() override;
@@ -149,8 +152,9 @@ class CudaBackend final : public Backend {
   // handover.cu
   void take_over(const CudaBackend& from, const Tensor& rows, const Tensor& to);
   void reach(int device);
-  // host_experts.cu: the first experts, and whatever brings others later.
-  Result<void> fill_slots(CudaExperts& placed);
+  // host_experts.cu: page-locked memory, the first experts, and whatever brings others later.
+  void lock_experts(HostedExperts& block);
+  Result<void> fill_slots(CudaExperts& placed, const ExpertWeights& w);
   // linear() for few rows, for many rows of BF16, and for many rows and weights of float.
   void multiply_few(const Tensor& x, const Weight& w, bool accumulate, const Tensor& y);
   void multiply_many(const Tensor& x, const Weight& w, bool accumulate, const Tensor& y);
@@ -202,6 +206,7 @@ class CudaBackend final : public Backend {
   std::shared_ptr<WeightStaging> staging_;  // from the first weight on
   ExpertBudget budget_;
   std::unique_ptr<ExpertHost> expert_host_;  // from the first block on whose experts are not all here for good
+  std::weak_ptr<LockedMemory> locked_;       // of the blocks, because it goes before the file that is locked
   StackMemory scratch_;                      // activations at the bottom, working memory of operations above
   PassValues values_;                        // what differs between passes with the same calls, for kernels to read
   PassGraphs passes_;

@@ -52,9 +52,10 @@ std::int64_t cuda_expert_table_bytes(std::int64_t experts) {
   return whole_pieces(cuda::CudaExperts::bytes(experts + 1));
 }
 
-// Two halves, so that one is filled while the other is used.
+// Two halves, so that one is filled while the other is used. Both together are what can be on its way while the parts
+// of a layer between two expert blocks are computed.
 std::int64_t cuda_expert_staging_bytes(std::int64_t experts, std::int64_t largest) {
-  constexpr std::int64_t kHalf = std::int64_t{32} << 20;
+  constexpr std::int64_t kHalf = std::int64_t{128} << 20;
   return 2 * std::max(largest, std::min(kHalf, experts / 8 * largest));
 }
 

@@ -27,6 +27,9 @@ std::int64_t cuda_expert_table_bytes(std::int64_t experts);
 // bytes.
 std::int64_t cuda_expert_staging_bytes(std::int64_t experts, std::int64_t largest);
 
+// Rows for which experts that are not all on the GPU are brought there once; more are cut.
+inline constexpr std::int64_t kExpertRowsAtOnce = 4096;
+
 // The largest shapes that operations meet.
 struct CudaWork {
   std::int64_t rows = 0;     // of a pass

@@ -2,10 +2,13 @@
 #pragma once
 
 #include <cstdint>
+#include <deque>
+#include <memory>
 #include <span>
 #include <vector>
 
 #include "cpu/cpu_backend.h"
+#include "cuda/locked_memory.h"
 #include "ops/backend.h"
 
 // Experts that stay in the computer's memory. Each block has slots on the GPU for some of them. A few rows meet those
@@ -34,7 +37,12 @@ class HostedExperts {
   // The first experts have the slots until some are known to be used more.
   HostedExperts(const ExpertWeights& w, std::int64_t slots);
 
+  // Locks the experts' memory where it is, or moves them into memory that is locked. False: neither can be done.
+  bool lock(const std::shared_ptr<LockedMemory>& memory);
+  bool locked() const { return locked_ != nullptr; }
+
   std::span<const cpu::HostExpert> experts() const { return experts_; }
+  std::int64_t chosen() const { return chosen_; }  // experts of a token
   std::int64_t slots() const { return slots_; }
   std::int64_t slot_bytes() const { return slot_bytes_; }  // of the largest expert
   std::int64_t all_slots_bytes() const { return slots_ * slot_bytes_; }
@@ -47,7 +55,12 @@ class HostedExperts {
   void assign(std::span<const std::int32_t> rows_of);
 
  private:
+  bool move_others(LockedMemory& memory);
+
+  std::shared_ptr<LockedMemory> locked_;
+  std::deque<HostMatrix> moved_;
   std::vector<cpu::HostExpert> experts_;
+  std::int64_t chosen_;
   std::int64_t slot_bytes_ = 0;
   std::int64_t slots_;
   std::vector<std::int64_t> slot_of_;

@@ -8,6 +8,7 @@
 #include <utility>
 
 #include "cuda/cuda_backend.h"
+#include "cuda/cuda_plan.h"
 #include "cuda/expert_groups.h"
 #include "cuda/expert_tiles.h"
 #include "cuda/host_experts.h"
@@ -15,7 +16,7 @@
 namespace lectern::engine::cuda {
 namespace {
 
-constexpr std::int64_t kSlab = 4096;                            // rows worked on at a time
+constexpr std::int64_t kSlab = kExpertRowsAtOnce;               // rows worked on at a time
 constexpr std::int64_t kProductBytes = std::int64_t{48} << 20;  // of products not yet summed, where that is possible
 constexpr std::int64_t kFewPerExpert = 4;                       // rows, on average: tiles would be mostly empty
 
@@ -97,6 +98,7 @@ struct Device {
   Works works;
   PassValues& values;
   ExpertHost* host;
+  bool again;  // more rows follow for the same block
 };
 
 // The operation, step by step.
@@ -338,8 +340,9 @@ class Mixture {
       TileRange tiles;
       if (!device_.works(host.bring(placed_, batch, tiles))) return;
       body(tiles);
-      if (!device_.works(host.end(batch))) return;
+      if (!device_.works(host.end())) return;
     }
+    device_.works(host.look_ahead(placed_, shape_.rows, device_.again));
   }
 
   void combine(const float* products, std::int64_t first, std::int64_t width) {
@@ -488,7 +491,10 @@ CudaExperts::CudaExperts(HeapMemory& memory, std::byte* piece, const ExpertWeigh
   }
 }
 
-CudaExperts::~CudaExperts() { memory_.give_back(piece_); }
+CudaExperts::~CudaExperts() {
+  if (host_ != nullptr) host_->forget(*this);
+  memory_.give_back(piece_);
+}
 
 std::int64_t CudaExperts::bytes(std::int64_t entries) {
   return entries * static_cast<std::int64_t>(sizeof(PlacedExpert)) + 2 * static_cast<std::int64_t>(sizeof(unsigned));
@@ -508,18 +514,37 @@ std::byte* CudaExperts::slot(std::int64_t index) const {
   return piece_ + whole_pieces(bytes(static_cast<std::int64_t>(entries_.size()))) + index * hosted_->slot_bytes();
 }
 
-cudaError_t CudaExperts::fill(std::int64_t expert, std::byte* to, WeightStaging& staging, cudaStream_t stream) {
-  const cpu::HostExpert& from = hosted_->experts()[static_cast<std::size_t>(expert)];
-  PlacedExpert& entry = entries_[static_cast<std::size_t>(expert)];
-  const auto fill_one = [&](const HostMatrix& matrix, PlacedMatrix& place) {
-    place.matrix = planes_at(matrix, to);
-    to += whole_pieces(device_bytes(matrix));
-    return fill_weight(matrix, place.matrix, staging, stream);
+namespace {
+
+// body(matrix, place in the table, memory on the device) for each of an expert's matrices, from `at` on.
+template <class Entry, class Body>
+void each_matrix(const cpu::HostExpert& expert, Entry& entry, std::byte* at, const Body& body) {
+  const auto next = [&at](const HostMatrix& matrix) {
+    return std::exchange(at, at + whole_pieces(device_bytes(matrix)));
   };
-  cudaError_t code = fill_one(*from.gate, entry.gate);
-  if (code == cudaSuccess) code = fill_one(*from.up, entry.up);
-  if (code == cudaSuccess) code = fill_one(*from.down, entry.down);
+  body(*expert.gate, entry.gate, next(*expert.gate));
+  body(*expert.up, entry.up, next(*expert.up));
+  body(*expert.down, entry.down, next(*expert.down));
+}
+
+}  // namespace
+
+cudaError_t CudaExperts::send(std::int64_t expert, std::byte* to, WeightStaging& staging,
+                              const TransferStreams& streams) const {
+  const auto index = static_cast<std::size_t>(expert);
+  cudaError_t code = cudaSuccess;
+  each_matrix(hosted_->experts()[index], entries_[index], to,
+              [&](const HostMatrix& matrix, const PlacedMatrix& /*entry*/, std::byte* place) {
+                if (code == cudaSuccess) code = fill_weight(matrix, planes_at(matrix, place), staging, streams);
+              });
   return code;
+}
+
+void CudaExperts::point_to(std::int64_t expert, std::byte* at) {
+  const auto index = static_cast<std::size_t>(expert);
+  each_matrix(
+      hosted_->experts()[index], entries_[index], at,
+      [](const HostMatrix& matrix, PlacedMatrix& entry, std::byte* place) { entry.matrix = planes_at(matrix, place); });
 }
 
 cudaError_t CudaExperts::send_table(PassValues& values, cudaStream_t stream) const {
@@ -557,7 +582,10 @@ Result<void> CudaBackend::place_experts(ExpertWeights& w) {
   }
   choose_device();
   std::unique_ptr<HostedExperts> hosted;
-  if (budget_.on_device >= 0) hosted = std::make_unique<HostedExperts>(w, budget_.on_device);
+  if (budget_.on_device >= 0) {
+    hosted = std::make_unique<HostedExperts>(w, budget_.on_device);
+    lock_experts(*hosted);
+  }
   const std::int64_t table = CudaExperts::bytes(experts + (w.shared_gate ? 1 : 0));
   std::byte* const piece = weights_.take(hosted == nullptr ? table : whole_pieces(table) + hosted->all_slots_bytes());
   if (piece == nullptr) {
@@ -566,7 +594,7 @@ Result<void> CudaBackend::place_experts(ExpertWeights& w) {
                                               "experts; choose a smaller quantisation of the model."};
   }
   auto placement = std::make_unique<CudaExperts>(weights_, piece, w, std::move(hosted));
-  if (placement->hosted() != nullptr) ENGINE_CHECK(fill_slots(*placement));
+  if (placement->hosted() != nullptr) ENGINE_CHECK(fill_slots(*placement, w));
   const std::vector<std::byte> contents = placement->contents();
   note(cudaMemcpyAsync(piece, contents.data(), contents.size(), cudaMemcpyHostToDevice, stream_), "Copying to it");
   note(cudaStreamSynchronize(stream_), "Copying to it");  // `contents` goes
@@ -597,6 +625,7 @@ void CudaBackend::mixture_of_experts(const Tensor& x, const ExpertWeights& w, co
 void CudaBackend::mix_experts(const Tensor& x, const ExpertWeights& w, const Tensor& y, const Tensor* from,
                               const Norm& norm) {
   for (std::int64_t first = 0; first < x.rows; first += kSlab) {
+    const std::int64_t rows = std::min(kSlab, x.rows - first);
     Workspace workspace(*this);
     Device device = {
         [this](const Grid& grid, auto kernel, const auto&... arguments) { run(grid, kernel, arguments...); },
@@ -608,8 +637,8 @@ void CudaBackend::mix_experts(const Tensor& x, const ExpertWeights& w, const Ten
         },
         values_,
         expert_host_.get(),
+        first + rows < x.rows,
     };
-    const std::int64_t rows = std::min(kSlab, x.rows - first);
     Mixture mixture(device, {x.row(first), rows, x.cols}, w, {y.row(first), rows, y.cols});
     if (from != nullptr) {
       mixture.run_few(*from, norm);

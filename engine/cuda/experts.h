@@ -26,6 +26,7 @@ struct PlacedExpert {
   PlacedMatrix down;
 };
 
+class ExpertHost;
 class HostedExperts;
 class PassValues;
 
@@ -45,9 +46,13 @@ class CudaExperts final : public ExpertPlacement {
 
   HostedExperts* hosted() const { return hosted_.get(); }
   std::byte* slot(std::int64_t index) const;
-  // Queue a hosted expert's way to `to`, and the table with what has been filled.
-  cudaError_t fill(std::int64_t expert, std::byte* to, WeightStaging& staging, cudaStream_t stream);
+  // Queues a hosted expert's way to `to`.
+  cudaError_t send(std::int64_t expert, std::byte* to, WeightStaging& staging, const TransferStreams& streams) const;
+  // From the next send_table() on, which is queued, the expert is at `at`.
+  void point_to(std::int64_t expert, std::byte* at);
   cudaError_t send_table(PassValues& values, cudaStream_t stream) const;
+  // Who is to know when this goes.
+  void served_by(ExpertHost* host) { host_ = host; }
 
   const PlacedExpert* table() const { return reinterpret_cast<const PlacedExpert*>(piece_); }
   unsigned* counters() const;  // two, 0 between launches
@@ -63,6 +68,7 @@ class CudaExperts final : public ExpertPlacement {
   std::byte* piece_;
   std::vector<PlacedExpert> entries_;  // the table, but for experts without a slot
   std::unique_ptr<HostedExperts> hosted_;
+  ExpertHost* host_ = nullptr;
   bool fused_ = true;
   std::set<DType> gate_;
   std::set<DType> up_;

@@ -2,6 +2,7 @@
 #include "cuda/host_experts.h"
 
 #include <algorithm>
+#include <cmath>
 #include <numeric>
 #include <utility>
 
@@ -22,9 +23,21 @@ __global__ void __launch_bounds__(kAddThreads) add_numbers(const float* from, fl
 
 // --- memory ---------------------------------------------------------------------------------------------------------
 
-Result<void> CudaBackend::fill_slots(CudaExperts& placed) {
-  const HostedExperts& block = *placed.hosted();
+void CudaBackend::lock_experts(HostedExperts& block) {
+  std::shared_ptr<LockedMemory> locked = locked_.lock();
+  if (locked == nullptr) locked_ = locked = std::make_shared<LockedMemory>(budget_.locked_bytes);
   if (staging_ == nullptr) staging_ = WeightStaging::make();
+  if (staging_ != nullptr) staging_->use(locked);
+  block.lock(locked);  // without, the way through the buffers remains
+}
+
+std::int64_t CudaBackend::locked_bytes() const {
+  const std::shared_ptr<LockedMemory> locked = locked_.lock();
+  return locked == nullptr ? 0 : locked->bytes();
+}
+
+Result<void> CudaBackend::fill_slots(CudaExperts& placed, const ExpertWeights& w) {
+  const HostedExperts& block = *placed.hosted();
   if (expert_host_ == nullptr && staging_ != nullptr) {
     expert_host_ = ExpertHost::make(stream_, values_, staging_, budget_.threads);
   }
@@ -40,8 +53,15 @@ Result<void> CudaBackend::fill_slots(CudaExperts& placed) {
                  "The GPU has no room for experts on their way from the computer's memory; "
                  "close other programs that use it."};
   }
+  if (!expert_host_->reserve(kSmallBatchRows * w.experts_per_token, kSmallBatchRows * w.gate.front()->cols())) {
+    return Error{ErrorCode::kOutOfMemory,
+                 "The system refused page-locked memory for rows on their way; close other programs."};
+  }
+  expert_host_->enlist(placed);
   for (std::int64_t expert = 0; expert < block.slots() && !failure_; ++expert) {
-    note(placed.fill(expert, placed.slot(block.slot_of(expert)), *staging_, stream_), "Copying weights to it");
+    std::byte* const slot = placed.slot(block.slot_of(expert));
+    note(placed.send(expert, slot, *staging_, {stream_, stream_}), "Copying weights to it");
+    placed.point_to(expert, slot);
   }
   return {};
 }
@@ -51,8 +71,12 @@ Result<void> CudaBackend::fill_slots(CudaExperts& placed) {
 std::unique_ptr<ExpertHost> ExpertHost::make(cudaStream_t stream, PassValues& values,
                                              std::shared_ptr<WeightStaging> staging, int threads) {
   std::unique_ptr<ExpertHost> host(new ExpertHost(stream, values, std::move(staging), threads));
-  if (cudaStreamCreateWithFlags(&host->transfers_, cudaStreamNonBlocking) != cudaSuccess) return nullptr;
-  for (cudaEvent_t* event : {&host->begun_, &host->filled_[0], &host->filled_[1], &host->used_[0], &host->used_[1]}) {
+  for (cudaStream_t* each : {&host->transfers_.copies, &host->transfers_.layouts}) {
+    if (cudaStreamCreateWithFlags(each, cudaStreamNonBlocking) != cudaSuccess) return nullptr;
+  }
+  std::vector<cudaEvent_t*> events = {&host->begun_, &host->copied_};
+  for (Half& half : host->halves_) events.insert(events.end(), {&half.filled, &half.used});
+  for (cudaEvent_t* event : events) {
     if (cudaEventCreateWithFlags(event, cudaEventDisableTiming) != cudaSuccess) return nullptr;
   }
   return host;
@@ -62,21 +86,27 @@ ExpertHost::ExpertHost(cudaStream_t stream, PassValues& values, std::shared_ptr<
     : stream_(stream), values_(values), staging_(std::move(staging)), cpu_(threads, *cpu::usable_kernels().back()) {}
 
 ExpertHost::~ExpertHost() {
-  if (transfers_ != nullptr) {
-    cudaStreamSynchronize(transfers_);
-    cudaStreamDestroy(transfers_);
+  for (const cudaStream_t each : {transfers_.copies, transfers_.layouts}) {
+    if (each == nullptr) continue;
+    cudaStreamSynchronize(each);
+    cudaStreamDestroy(each);
   }
-  for (const cudaEvent_t event : {begun_, filled_[0], filled_[1], used_[0], used_[1]}) {
+  for (const cudaEvent_t event :
+       {begun_, copied_, halves_[0].filled, halves_[0].used, halves_[1].filled, halves_[1].used}) {
     if (event != nullptr) cudaEventDestroy(event);
   }
+}
+
+bool ExpertHost::reserve(std::int64_t pairs, std::int64_t numbers) {
+  const std::int64_t bytes = 4 * (2 * pairs + numbers);
+  if (exchange_.bytes() < bytes) exchange_ = PinnedBlock::take(bytes);
+  return exchange_.data() != nullptr;
 }
 
 cudaError_t ExpertHost::read(const Choices& choices, const Tensor& x, HostedExperts& block) {
   const std::int64_t pairs = std::int64_t{choices.rows} * choices.chosen;
   const std::int64_t numbers = x.rows * x.cols;
-  const std::int64_t bytes = 4 * (2 * pairs + numbers);
-  if (exchange_.bytes() < bytes) exchange_ = PinnedBlock::take(bytes);
-  if (exchange_.data() == nullptr) return cudaErrorMemoryAllocation;
+  if (exchange_.bytes() < 4 * (2 * pairs + numbers)) return cudaErrorMemoryAllocation;
   auto* const experts_of = reinterpret_cast<std::int32_t*>(exchange_.data());
   auto* const weights = reinterpret_cast<float*>(experts_of + pairs);
   x_ = {weights + pairs, x.rows, x.cols};
@@ -143,7 +173,8 @@ cudaError_t ExpertHost::begin(CudaExperts& placed, const SortedPairs& sorted, st
                                      cudaMemcpyDeviceToHost, stream_);
   if (code == cudaSuccess) code = cudaStreamSynchronize(stream_);
   if (code == cudaSuccess) code = cudaEventRecord(begun_, stream_);
-  if (code == cudaSuccess) code = cudaStreamWaitEvent(transfers_, begun_, 0);  // what was in the slots has been used
+  if (code == cudaSuccess)
+    code = cudaStreamWaitEvent(transfers_.copies, begun_, 0);  // what was in the slots has been used
   if (code != cudaSuccess) return code;
   rows_of_.resize(starts.size() - 1);
   for (std::size_t e = 0; e < rows_of_.size(); ++e) rows_of_[e] = starts[e + 1] - starts[e];
@@ -152,14 +183,25 @@ cudaError_t ExpertHost::begin(CudaExperts& placed, const SortedPairs& sorted, st
   block.count(rows_of_, rows);
   block.assign(rows_of_);
   tiles_ = sorted.tiles;
-  plan_batches(block, slots_before, sorted.tile_rows);
+  learn_order(placed);
+  plan_batches(placed, slots_before, sorted.tile_rows);
   return cudaSuccess;
 }
 
-// By number, as many together as half of the area holds.
-void ExpertHost::plan_batches(const HostedExperts& block, std::span<const std::int64_t> slots_before,
+// By number, as many together as half of the area holds. What has been brought ahead is in the halves by number too, so
+// that a batch ends where its half does.
+void ExpertHost::plan_batches(const CudaExperts& placed, std::span<const std::int64_t> slots_before,
                               std::int64_t tile_rows) {
-  const auto most = static_cast<std::size_t>(std::max<std::int64_t>(1, area_bytes_ / 2 / block.slot_bytes()));
+  const HostedExperts& block = *placed.hosted();
+  const std::size_t most = places(block);
+  const auto last_ahead = [&](std::size_t batch) {
+    const Half& ahead = half(batch);
+    std::int64_t last = -1;
+    if (batch < halves_.size() && ahead.block == &placed) {
+      for (const std::int64_t expert : ahead.experts) last = std::max(last, expert);
+    }
+    return last < 0 ? static_cast<std::int64_t>(block.experts().size()) : last;
+  };
   batches_.assign(1, {});
   std::int64_t tile = 0;
   for (std::size_t e = 0; e < rows_of_.size(); ++e) {
@@ -167,7 +209,9 @@ void ExpertHost::plan_batches(const HostedExperts& block, std::span<const std::i
     const bool shared = e == slots_before.size();
     const auto expert = static_cast<std::int64_t>(e);
     if (!shared && (slots_before[e] < 0 || block.slot_of(expert) < 0)) {
-      if (batches_.back().brought.size() == most) batches_.push_back({tile, 0, {}});
+      const std::vector<std::int64_t>& brought = batches_.back().brought;
+      const bool behind = !brought.empty() && expert > last_ahead(batches_.size() - 1);
+      if (brought.size() == most || behind) batches_.push_back({tile, 0, {}});
       batches_.back().brought.push_back(expert);
     }
     const std::int64_t tiles = (rows_of_[e] + tile_rows - 1) / tile_rows;
@@ -179,16 +223,33 @@ void ExpertHost::plan_batches(const HostedExperts& block, std::span<const std::i
 cudaError_t ExpertHost::bring(CudaExperts& placed, std::size_t index, TileRange& tiles) {
   const Batch& batch = batches_[index];
   const HostedExperts& block = *placed.hosted();
-  const std::size_t half = index % 2;
-  std::byte* free = area_ + static_cast<std::int64_t>(half) * (area_bytes_ / 2 / kAlignment * kAlignment);
-  cudaError_t code = index < 2 ? cudaSuccess : cudaStreamWaitEvent(transfers_, used_[half], 0);
+  Half& here = half(0);
+  if (!batch.brought.empty()) give_to(here, placed);
+  std::vector<std::int64_t> kept;  // experts that are here and have been given a slot
+  bool sent = false;
+  cudaError_t code = cudaStreamWaitEvent(transfers_.copies, here.used, 0);
   for (const std::int64_t expert : batch.brought) {
     const std::int64_t slot = block.slot_of(expert);
-    std::byte* const to = slot >= 0 ? placed.slot(slot) : std::exchange(free, free + block.slot_bytes());
-    if (code == cudaSuccess) code = placed.fill(expert, to, *staging_, transfers_);
+    std::int64_t place = place_of(here, expert);
+    if (place >= 0 && slot >= 0) kept.push_back(expert);
+    if (place < 0) {
+      if (slot < 0) {
+        place = free_place(here, batch.brought);
+        here.experts[static_cast<std::size_t>(place)] = expert;
+      }
+      sent = true;
+      std::byte* const to = slot >= 0 ? placed.slot(slot) : place_in(here, place, block);
+      if (code == cudaSuccess) code = placed.send(expert, to, *staging_, transfers_);
+    }
+    placed.point_to(expert, slot >= 0 ? placed.slot(slot) : place_in(here, place, block));
   }
-  if (code == cudaSuccess) code = cudaEventRecord(filled_[half], transfers_);
-  if (code == cudaSuccess) code = cudaStreamWaitEvent(stream_, filled_[half], 0);
+  if (sent && code == cudaSuccess) code = record_filled(here);
+  if (code == cudaSuccess) code = cudaStreamWaitEvent(stream_, here.filled, 0);
+  for (const std::int64_t expert : kept) {
+    if (code != cudaSuccess) break;
+    code = cudaMemcpyAsync(placed.slot(block.slot_of(expert)), place_in(here, place_of(here, expert), block),
+                           static_cast<std::size_t>(block.slot_bytes()), cudaMemcpyDeviceToDevice, stream_);
+  }
   if (code == cudaSuccess && !batch.brought.empty()) code = placed.send_table(values_, stream_);
   tiles.tiles = tiles_ + batch.first_tile;
   tiles.count = values_.add(static_cast<std::int32_t>(batch.tiles));
@@ -196,6 +257,110 @@ cudaError_t ExpertHost::bring(CudaExperts& placed, std::size_t index, TileRange&
   return code;
 }
 
-cudaError_t ExpertHost::end(std::size_t batch) { return cudaEventRecord(used_[batch % 2], stream_); }
+cudaError_t ExpertHost::end() {
+  const cudaError_t code = cudaEventRecord(half(0).used, stream_);
+  next_half_ = 1 - next_half_;
+  return code;
+}
+
+// What need not be laid out is there with its copy.
+cudaError_t ExpertHost::record_filled(Half& half) {
+  cudaError_t code = cudaEventRecord(copied_, transfers_.copies);
+  if (code == cudaSuccess) code = cudaStreamWaitEvent(transfers_.layouts, copied_, 0);
+  return code != cudaSuccess ? code : cudaEventRecord(half.filled, transfers_.layouts);
+}
+
+// --- places ---------------------------------------------------------------------------------------------------------
+
+void ExpertHost::set_area(std::byte* area, std::int64_t bytes) {
+  area_ = area;
+  area_bytes_ = bytes;
+  for (Half& each : halves_) each = {nullptr, {}, each.filled, each.used};
+}
+
+std::int64_t ExpertHost::half_bytes() const { return area_bytes_ / 2 / kAlignment * kAlignment; }
+
+std::size_t ExpertHost::places(const HostedExperts& block) const {
+  return static_cast<std::size_t>(half_bytes() / block.slot_bytes());
+}
+
+std::byte* ExpertHost::place_in(const Half& half, std::int64_t place, const HostedExperts& block) const {
+  return area_ + (&half - halves_.data()) * half_bytes() + place * block.slot_bytes();
+}
+
+void ExpertHost::give_to(Half& half, const CudaExperts& placed) {
+  if (half.block == &placed) return;
+  half.block = &placed;
+  half.experts.assign(places(*placed.hosted()), -1);
+}
+
+std::int64_t ExpertHost::place_of(const Half& half, std::int64_t expert) {
+  const auto found = std::find(half.experts.begin(), half.experts.end(), expert);
+  return found == half.experts.end() ? -1 : found - half.experts.begin();
+}
+
+std::int64_t ExpertHost::free_place(const Half& half, std::span<const std::int64_t> needed) {
+  const auto found = std::find_if(half.experts.begin(), half.experts.end(), [needed](std::int64_t expert) {
+    return !std::binary_search(needed.begin(), needed.end(), expert);
+  });
+  return found - half.experts.begin();
+}
+
+// --- the next block -------------------------------------------------------------------------------------------------
+
+void ExpertHost::enlist(CudaExperts& block) {
+  block.served_by(this);
+  if (!enlisted_.empty()) enlisted_.back().next = enlisted_.size();
+  enlisted_.push_back({&block, 0});
+}
+
+void ExpertHost::forget(const CudaExperts& block) {
+  for (const cudaStream_t each : {transfers_.copies, transfers_.layouts}) cudaStreamSynchronize(each);
+  for (Half& each : halves_) {
+    if (each.block == &block) each = {nullptr, {}, each.filled, each.used};
+  }
+  // Models go as a whole; what order is left is of no use.
+  std::erase_if(enlisted_, [&block](const Enlisted& each) { return each.block == &block; });
+  for (std::size_t i = 0; i < enlisted_.size(); ++i) enlisted_[i].next = (i + 1) % enlisted_.size();
+  last_ = kNone;
+}
+
+void ExpertHost::learn_order(const CudaExperts& placed) {
+  const auto found = std::find_if(enlisted_.begin(), enlisted_.end(),
+                                  [&placed](const Enlisted& each) { return each.block == &placed; });
+  const auto now = static_cast<std::size_t>(found - enlisted_.begin());
+  if (last_ != kNone && last_ != now) enlisted_[last_].next = now;
+  last_ = now;
+}
+
+// Rows that choose k of E experts evenly touch 1 - (1 - k/E)^rows of them: nine in ten from 36 rows on for 8 of 128,
+// and from 117 on for 10 of 512. Before the choice is known, all are brought in order of their numbers; of fewer rows
+// too many would be brought for nothing. Only out of locked memory, from which copies need nobody.
+cudaError_t ExpertHost::look_ahead(CudaExperts& placed, std::int64_t rows, bool again) {
+  constexpr double kMostOfThem = 0.9;
+  const CudaExperts& next = again ? placed : *enlisted_[enlisted_[last_].next].block;
+  const HostedExperts& block = *next.hosted();
+  const double share = static_cast<double>(block.chosen()) / static_cast<double>(block.experts().size());
+  if (!block.locked() || 1 - std::pow(1 - share, static_cast<double>(rows)) < kMostOfThem) return cudaSuccess;
+  std::int64_t expert = 0;
+  cudaError_t code = fill_ahead(half(0), next, expert);
+  if (code == cudaSuccess) code = fill_ahead(half(1), next, expert);
+  return code;
+}
+
+cudaError_t ExpertHost::fill_ahead(Half& half, const CudaExperts& next, std::int64_t& expert) {
+  const HostedExperts& block = *next.hosted();
+  const auto count = static_cast<std::int64_t>(block.experts().size());
+  cudaError_t code = cudaStreamWaitEvent(transfers_.copies, half.used, 0);
+  half.block = &next;
+  half.experts.assign(places(block), -1);
+  for (std::size_t place = 0; place < half.experts.size(); ++place) {
+    while (expert < count && block.slot_of(expert) >= 0) ++expert;
+    if (expert == count || code != cudaSuccess) break;
+    code = next.send(expert, place_in(half, static_cast<std::int64_t>(place), block), *staging_, transfers_);
+    half.experts[place] = expert++;
+  }
+  return code != cudaSuccess ? code : record_filled(half);
+}
 
 }  // namespace lectern::engine::cuda

@@ -35,9 +35,16 @@ class ExpertHost {
   ExpertHost& operator=(const ExpertHost&) = delete;
 
   // Memory for experts on their way, on the device; both halves hold at least one.
-  void set_area(std::byte* area, std::int64_t bytes) { area_ = area, area_bytes_ = bytes; }
+  void set_area(std::byte* area, std::int64_t bytes);
   std::byte* area() const { return area_; }
   std::int64_t area_bytes() const { return area_bytes_; }
+
+  // Memory for what read() fetches, so that it takes none. False: there is none.
+  bool reserve(std::int64_t pairs, std::int64_t numbers);
+
+  // Blocks are expected to follow each other as they were enlisted, until another order has been seen.
+  void enlist(CudaExperts& block);
+  void forget(const CudaExperts& block);  // nothing is on its way for it any more
 
   // --- a few rows
   // Waits for the choice and the rows.
@@ -51,9 +58,13 @@ class ExpertHost {
   // Waits for the order of the rows and decides which experts have the slots, and which are together on the GPU.
   cudaError_t begin(CudaExperts& placed, const SortedPairs& sorted, std::int64_t rows);
   std::size_t batches() const { return batches_.size(); }
-  // What is queued afterwards finds the batch's experts in the table.
+  // What is queued until end() finds the batch's experts in the table. One batch after the other.
   cudaError_t bring(CudaExperts& placed, std::size_t batch, TileRange& tiles);
-  cudaError_t end(std::size_t batch);
+  cudaError_t end();
+  // After the last batch, all of which may still be waiting: queues the way of the first experts of the block that
+  // comes next (`again`: the same once more), as many as the area holds, if `rows` rows are likely to choose most of
+  // them.
+  cudaError_t look_ahead(CudaExperts& placed, std::int64_t rows, bool again);
 
  private:
   struct Batch {
@@ -62,9 +73,33 @@ class ExpertHost {
     std::vector<std::int64_t> brought;  // experts
   };
 
+  static constexpr std::size_t kNone = static_cast<std::size_t>(-1);
+
+  // A half of the area: places for experts of one block, which stay until others need them.
+  struct Half {
+    const CudaExperts* block = nullptr;
+    std::vector<std::int64_t> experts;  // of each place; -1: none
+    cudaEvent_t filled = nullptr;
+    cudaEvent_t used = nullptr;
+  };
+  struct Enlisted {
+    CudaExperts* block = nullptr;
+    std::size_t next = 0;
+  };
+
   ExpertHost(cudaStream_t stream, PassValues& values, std::shared_ptr<WeightStaging> staging, int threads);
-  void plan_batches(const HostedExperts& block, std::span<const std::int64_t> slots_before, std::int64_t tile_rows);
-  void sort_pairs_here(const Choices& choices);
+  Half& half(std::size_t after_next) { return halves_[(next_half_ + after_next) % 2]; }
+  std::int64_t half_bytes() const;
+  std::size_t places(const HostedExperts& block) const;
+  std::byte* place_in(const Half& half, std::int64_t place, const HostedExperts& block) const;
+  static std::int64_t place_of(const Half& half, std::int64_t expert);  // -1: it is not there
+  void give_to(Half& half, const CudaExperts& placed);
+  // One that holds none of the needed experts.
+  static std::int64_t free_place(const Half& half, std::span<const std::int64_t> needed);
+  void plan_batches(const CudaExperts& placed, std::span<const std::int64_t> slots_before, std::int64_t tile_rows);
+  void learn_order(const CudaExperts& placed);
+  cudaError_t record_filled(Half& half);
+  cudaError_t fill_ahead(Half& half, const CudaExperts& next, std::int64_t& expert);
 
   cudaStream_t stream_;
   PassValues& values_;
@@ -72,10 +107,13 @@ class ExpertHost {
   cpu::CpuBackend cpu_;
   std::byte* area_ = nullptr;
   std::int64_t area_bytes_ = 0;
-  cudaStream_t transfers_ = nullptr;
+  TransferStreams transfers_;  // every layout waits for its copy, and so for what that waits for
   cudaEvent_t begun_ = nullptr;
-  std::array<cudaEvent_t, 2> filled_ = {};
-  std::array<cudaEvent_t, 2> used_ = {};
+  cudaEvent_t copied_ = nullptr;
+  std::array<Half, 2> halves_;
+  std::size_t next_half_ = 0;  // of the next batch; batches take turns
+  std::vector<Enlisted> enlisted_;
+  std::size_t last_ = kNone;  // of these, that had many rows
   PinnedBlock exchange_;
   const std::int32_t* experts_of_ = nullptr;  // in exchange_, as `weights_` and `x_`
   const float* weights_ = nullptr;

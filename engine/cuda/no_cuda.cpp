@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "cuda/cuda_devices.h"
 #include "cuda/cuda_plan.h"
+#include "cuda/cuda_rates.h"
 
 #include "ops/backend.h"
 
@@ -20,6 +21,8 @@ std::vector<DeviceInfo> cuda_devices() {
 }
 
 Result<std::int64_t> cuda_free_memory(int /*device*/) { return Error{ErrorCode::kDevice, kNotBuilt}; }
+
+Result<ExpectedRates> cuda_rates(int /*device*/) { return Error{ErrorCode::kDevice, kNotBuilt}; }
 
 // Nobody plans for a GPU that cannot be used.
 std::int64_t cuda_weight_bytes(const HostMatrix& /*matrix*/) { return 0; }

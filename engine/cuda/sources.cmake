@@ -8,6 +8,7 @@ set(LECTERN_CUDA_SOURCES
   cuda_backend.cu
   cuda_devices.cu
   cuda_plan.cu
+  cuda_rates.cu
   delta_chunks.cu
   delta_net.cu
   delta_scan.cu
@@ -24,6 +25,7 @@ set(LECTERN_CUDA_SOURCES
   host_experts.cu
   kv_cache.cu
   library_products.cu
+  locked_memory.cu
   pass_graphs.cu
   pass_values.cu
   pointwise.cu

@@ -225,8 +225,13 @@ std::int64_t device_bytes(const HostMatrix& matrix) { return plane_sizes(matrix)
 
 std::shared_ptr<WeightStaging> WeightStaging::make() {
   std::shared_ptr<WeightStaging> staging(new WeightStaging);
-  staging->raw_ = DeviceBlock::take(kPart);
-  if (staging->raw_.data() == nullptr) return nullptr;
+  for (Raw& raw : staging->raws_) {
+    raw.memory = DeviceBlock::take(kPart);
+    if (raw.memory.data() == nullptr) return nullptr;
+    for (cudaEvent_t* event : {&raw.filled, &raw.free}) {
+      if (cudaEventCreateWithFlags(event, cudaEventDisableTiming) != cudaSuccess) return nullptr;
+    }
+  }
   for (std::size_t i = 0; i < 2; ++i) {
     staging->pinned_[i] = PinnedBlock::take(kPart);
     if (staging->pinned_[i].data() == nullptr) return nullptr;
@@ -241,15 +246,23 @@ WeightStaging::~WeightStaging() {
     cudaEventSynchronize(event);
     cudaEventDestroy(event);
   }
+  for (const Raw& raw : raws_) {
+    for (const cudaEvent_t event : {raw.filled, raw.free}) {
+      if (event != nullptr) cudaEventDestroy(event);
+    }
+  }
 }
 
 cudaError_t WeightStaging::send(const void* from, std::int64_t bytes, std::uint8_t* to, cudaStream_t stream) {
+  const auto size = static_cast<std::size_t>(bytes);
+  if (const std::shared_ptr<const LockedMemory> locked = locked_.lock(); locked && locked->holds(from, bytes)) {
+    return cudaMemcpyAsync(to, from, size, cudaMemcpyHostToDevice, stream);
+  }
   const std::size_t at = next_;
   next_ = 1 - next_;
   if (const cudaError_t code = cudaEventSynchronize(sent_[at]); code != cudaSuccess) return code;
-  std::memcpy(pinned_[at].data(), from, static_cast<std::size_t>(bytes));
-  const cudaError_t code =
-      cudaMemcpyAsync(to, pinned_[at].data(), static_cast<std::size_t>(bytes), cudaMemcpyHostToDevice, stream);
+  std::memcpy(pinned_[at].data(), from, size);
+  const cudaError_t code = cudaMemcpyAsync(to, pinned_[at].data(), size, cudaMemcpyHostToDevice, stream);
   return code != cudaSuccess ? code : cudaEventRecord(sent_[at], stream);
 }
 
@@ -308,14 +321,15 @@ cudaError_t lay_out(const HostMatrix& matrix, const DeviceMatrix& w, const std::
 
 }  // namespace
 
-cudaError_t fill_weight(const HostMatrix& matrix, const DeviceMatrix& w, WeightStaging& staging, cudaStream_t stream) {
+cudaError_t fill_weight(const HostMatrix& matrix, const DeviceMatrix& w, WeightStaging& staging,
+                        const TransferStreams& streams) {
   const std::int64_t width = bytes_of(matrix.dtype, matrix.cols);
   if (matrix.dtype == DType::kF8E4M3) {
-    const cudaError_t code = send_bytes(matrix.scales, plane_sizes(matrix).scales, w.scales, staging, stream);
+    const cudaError_t code = send_bytes(matrix.scales, plane_sizes(matrix).scales, w.scales, staging, streams.copies);
     if (code != cudaSuccess) return code;
   }
   if (!is_coded(matrix.dtype) && width == w.row_bytes) {
-    return send_bytes(matrix.data, matrix.rows * width, w.codes, staging, stream);
+    return send_bytes(matrix.data, matrix.rows * width, w.codes, staging, streams.copies);
   }
   // Whole blocks at a time.
   const std::int64_t block_bytes = block_size(matrix.dtype).bytes;
@@ -323,8 +337,9 @@ cudaError_t fill_weight(const HostMatrix& matrix, const DeviceMatrix& w, WeightS
   const auto* from = static_cast<const std::byte*>(matrix.data);
   for (std::int64_t first = 0; first < matrix.rows * width; first += part) {
     const std::int64_t bytes = std::min(part, matrix.rows * width - first);
-    cudaError_t code = staging.send(from + first, bytes, staging.raw(), stream);
-    if (code == cudaSuccess) code = lay_out(matrix, w, staging.raw(), first, bytes, stream);
+    const cudaError_t code = staging.send_and_lay_out(
+        from + first, bytes, streams,
+        [&](const std::uint8_t* raw, cudaStream_t stream) { return lay_out(matrix, w, raw, first, bytes, stream); });
     if (code != cudaSuccess) return code;
   }
   return cudaSuccess;
@@ -352,7 +367,7 @@ Result<WeightHandle> CudaBackend::take_weight(const HostMatrix& matrix) {
                      " MiB already there; close other programs that use it, or choose a smaller quantisation."};
   }
   auto weight = std::make_unique<CudaWeight>(matrix.dtype, planes_at(matrix, piece), weights_, piece);
-  note(fill_weight(matrix, weight->matrix(), *staging_, stream_), "Copying weights to it");
+  note(fill_weight(matrix, weight->matrix(), *staging_, {stream_, stream_}), "Copying weights to it");
   if (failure_) return *failure_;
   return WeightHandle(std::move(weight));
 }

@@ -7,6 +7,7 @@
 
 #include "core/tensor.h"
 #include "cuda/device_memory.h"
+#include "cuda/locked_memory.h"
 #include "cuda/pass_values.h"
 #include "cuda/platform.h"
 #include "ops/backend.h"
@@ -142,8 +143,15 @@ inline const CudaWeight& cuda_weight(const Weight& weight) { return static_cast<
 std::int64_t device_bytes(const HostMatrix& matrix);
 DeviceMatrix planes_at(const HostMatrix& matrix, std::byte* piece);
 
-// The way of weights to the device: parts of a file are copied into one of two page-locked buffers, while the other one
-// is on its way into `raw` on the device, from where a kernel lays them out.
+// Where copies are queued, and kernels that lay out what has been copied. They may be the same.
+struct TransferStreams {
+  cudaStream_t copies = nullptr;
+  cudaStream_t layouts = nullptr;
+};
+
+// The way of weights to the device: parts of a file go into one of two raw pieces there, which a kernel lays out; out
+// of locked memory straight, out of other memory through one of two page-locked buffers, while the other one is on its
+// way.
 class WeightStaging {
  public:
   static constexpr std::int64_t kPart = std::int64_t{4} << 20;
@@ -154,21 +162,46 @@ class WeightStaging {
   WeightStaging(const WeightStaging&) = delete;
   WeightStaging& operator=(const WeightStaging&) = delete;
 
-  // Copies at most kPart bytes; afterwards `from` is not needed any more, and `to` holds them for what is queued later.
+  // Copies at most kPart bytes; afterwards `from` is not needed any more unless it is locked, and `to` holds them for
+  // what is queued later.
   cudaError_t send(const void* from, std::int64_t bytes, std::uint8_t* to, cudaStream_t stream);
-  // kPart bytes, for what is laid out before the next part is sent.
-  std::uint8_t* raw() const { return reinterpret_cast<std::uint8_t*>(raw_.data()); }
+  // What send() need not put into a buffer.
+  void use(const std::shared_ptr<const LockedMemory>& locked) { locked_ = locked; }
+  // Queues a part's way to memory of kPart bytes and what `lay_out(raw, stream)` makes of it there, so that with two
+  // streams the next part is sent meanwhile.
+  template <class LayOut>
+  cudaError_t send_and_lay_out(const void* from, std::int64_t bytes, const TransferStreams& streams,
+                               const LayOut& lay_out) {
+    Raw& raw = raws_[next_raw_];
+    next_raw_ = 1 - next_raw_;
+    const bool apart = streams.copies != streams.layouts;
+    auto* const memory = reinterpret_cast<std::uint8_t*>(raw.memory.data());
+    cudaError_t code = apart ? cudaStreamWaitEvent(streams.copies, raw.free, 0) : cudaSuccess;
+    if (code == cudaSuccess) code = send(from, bytes, memory, streams.copies);
+    if (code == cudaSuccess && apart) code = cudaEventRecord(raw.filled, streams.copies);
+    if (code == cudaSuccess && apart) code = cudaStreamWaitEvent(streams.layouts, raw.filled, 0);
+    if (code == cudaSuccess) code = lay_out(memory, streams.layouts);
+    return code == cudaSuccess && apart ? cudaEventRecord(raw.free, streams.layouts) : code;
+  }
 
  private:
   WeightStaging() = default;
 
+  std::weak_ptr<const LockedMemory> locked_;
   std::array<PinnedBlock, 2> pinned_;
   std::array<cudaEvent_t, 2> sent_ = {};
   std::size_t next_ = 0;
-  DeviceBlock raw_;
+  struct Raw {
+    DeviceBlock memory;
+    cudaEvent_t filled = nullptr;
+    cudaEvent_t free = nullptr;
+  };
+  std::array<Raw, 2> raws_;
+  std::size_t next_raw_ = 0;
 };
 
 // Queues what brings a matrix to its planes.
-cudaError_t fill_weight(const HostMatrix& matrix, const DeviceMatrix& w, WeightStaging& staging, cudaStream_t stream);
+cudaError_t fill_weight(const HostMatrix& matrix, const DeviceMatrix& w, WeightStaging& staging,
+                        const TransferStreams& streams);
 
 }  // namespace lectern::engine::cuda

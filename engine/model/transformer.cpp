@@ -55,7 +55,7 @@ Result<void> Transformer::make_scratch() {
   }
   const std::int64_t logits = kLogitRows * (config_.vocabulary + 1);  // and the tokens chosen from them
   ENGINE_TRY(scratch_, make_scratch_on(backend_, has_mtp() ? 2 * config_.hidden_size : 0, logits));
-  const Buffer& memory = *scratch_memory_.back();
+  Buffer& memory = *scratch_memory_.back();
   logits_ = {memory.data() + memory.size() - logits, kLogitRows, config_.vocabulary};
   chosen_ = reinterpret_cast<TokenId*>(logits_.row(kLogitRows));
   return {};

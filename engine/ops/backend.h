@@ -127,6 +127,7 @@ struct ExpertBudget {
   std::int64_t on_device = -1;     // of each block, at a time; -1: all of them, for good
   std::int64_t staging_bytes = 0;  // of DeviceMemory::weights, for those on their way; 0: taken as needed
   int threads = 0;                 // that compute with the others; 0: one per hardware thread
+  std::int64_t locked_bytes = 0;   // of the computer's memory, page-locked at most for the others
 };
 
 // What a device must be able to do. The graph is written over these and contains no test for the device.
@@ -160,6 +161,8 @@ class Backend {
 
   // The most that was in use at once; zeros where the device's memory is the computer's.
   virtual DeviceMemory most_memory() const { return {}; }
+  // Of the computer's memory, what is page-locked for experts that are not on the device.
+  virtual std::int64_t locked_bytes() const { return 0; }
 
   // What computes large products of weights, for reports; empty where there is nothing to choose.
   virtual std::string dense_products() const { return {}; }

@@ -16,6 +16,7 @@
 #include "runtime/draft_bench.h"
 #include "runtime/no_exceptions.h"
 #include "runtime/opened_model.h"
+#include "runtime/predicted_speed.h"
 #include "runtime/spread.h"
 #include "runtime/task_clock.h"
 #include "runtime/token_work.h"
@@ -59,8 +60,11 @@ std::int64_t needed_tokens(const BenchOptions& options) {
 
 class Bench {
  public:
-  Bench(OpenedModel model, const BenchOptions& options, const TaskSink& progress, std::stop_token stop)
+  // `gpu_rates`: measured while the GPU's memory was free.
+  Bench(OpenedModel model, const ExpectedRates& gpu_rates, const BenchOptions& options, const TaskSink& progress,
+        std::stop_token stop)
       : model_(std::move(model)),
+        rates_(gpu_rates),
         options_(options),
         clock_(progress),
         stop_(std::move(stop)),
@@ -132,6 +136,7 @@ class Bench {
     report_.threads = team.size();
     report_.machine = {measure_read_bandwidth(team), measure_f32_rate(team), measure_bf16_rate(team),
                        measure_int8_rate(team)};
+    rates_ = cpu_rates(report_.machine);
   }
 
   // Token `index` of a text without meaning, the same in every run.
@@ -246,11 +251,16 @@ class Bench {
     const double passes = report_.decode_tokens_per_second.median / static_cast<double>(options_.sequences);
     report_.decode_bytes_per_pass = work.decode_bytes(decode_depth, report_.kv_type, options_.sequences);
     report_.decode_bytes_per_second = report_.decode_bytes_per_pass * passes;
+    EngineOptions options = model_.options;
+    options.prefill_chunk_tokens = std::min(model_.chunk_tokens(), options_.prefill_tokens);
+    report_.prediction = predict_speed(model_.transformer->weights().files, options, model_.memory, rates_,
+                                       static_cast<std::int64_t>(decode_depth), options_.sequences);
     report_.prefill_operations_per_second =
         work.prefill_operations(depth, prefill) / prefill * report_.prefill_tokens_per_second.median;
   }
 
   OpenedModel model_;
+  ExpectedRates rates_;
   const BenchOptions& options_;
   TaskClock clock_;
   std::stop_token stop_;
@@ -267,8 +277,13 @@ Result<BenchReport> run_bench(const std::filesystem::path& model, const BenchOpt
                               std::stop_token stop) {
   return without_exceptions([&]() -> Result<BenchReport> {
     ENGINE_CHECK(check(options));
+    ExpectedRates gpu_rates;
+    if (options.engine.device == DeviceKind::kCuda) {
+      const Result<ExpectedRates> measured = measure_rates(options.engine);
+      if (measured.ok()) gpu_rates = *measured;  // what is wrong is said when the model is opened
+    }
     ENGINE_TRY(OpenedModel opened, OpenedModel::open(model, options.engine, needed_tokens(options), stop));
-    return Bench(std::move(opened), options, progress, std::move(stop)).run();
+    return Bench(std::move(opened), gpu_rates, options, progress, std::move(stop)).run();
   });
 }
 

@@ -231,6 +231,7 @@ Result<std::unique_ptr<Engine>> open_engine(const std::filesystem::path& path, E
   ENGINE_TRY(std::unique_ptr<Transformer> transformer,
              Transformer::load(std::move(files), devices.placement(), limits.prefill_chunk_tokens, observer));
   ModelInfo info = describe(path, *transformer, planned.memory);
+  info.memory.locked_experts = devices.locked_bytes();
   info.context_tokens = limits.context_tokens;
   info.thinking = text.chat_template.thinking_model();
   return std::unique_ptr<Engine>(

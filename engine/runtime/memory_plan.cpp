@@ -55,6 +55,7 @@ class ExpertBytes {
     constexpr std::string_view kExperts = ".experts.";
     const std::size_t at = name.find(kExperts);
     if (at == std::string::npos || name.ends_with("_scale_inv")) return;
+    in_files_ += static_cast<std::int64_t>(tensor.bytes.size());
     Matrices matrices = matrices_of(tensor);
     const std::string rest = name.substr(at + kExperts.size());
     all_ += matrices.count * cuda_weight_bytes(matrices.one);
@@ -69,6 +70,7 @@ class ExpertBytes {
   }
 
   std::int64_t bytes() const { return all_; }
+  std::int64_t bytes_in_files() const { return in_files_; }
   // One of each block, as large as the largest there.
   std::int64_t bytes_of_one() const {
     std::int64_t sum = 0;
@@ -91,6 +93,7 @@ class ExpertBytes {
   }
 
   std::int64_t all_ = 0;
+  std::int64_t in_files_ = 0;
   std::map<std::string, Experts> of_block_;
 };
 
@@ -196,6 +199,10 @@ class Planner {
     plan_.weights += plan_.expert_staging - experts_.bytes();
     plan_.scratch = activations() + working_bytes(true);
     plan_.experts_on_gpu = 0;
+    plan_.hosted_experts = experts_.bytes_in_files();
+    // Locked pages are lost to all others: not where little else would remain.
+    const std::int64_t available = available_memory();
+    plan_.locked_experts = plan_.hosted_experts <= available - available / 4 ? plan_.hosted_experts : 0;
   }
 
   void place_on_gpu(std::int64_t count) {
@@ -397,7 +404,8 @@ Result<Devices> make_devices(const EngineOptions& options, const MemoryPlan& pla
                make_cuda_backend(share.gpu, {share.weights, share.sequences, share.scratch},
                                  {.on_device = plan.experts_on_gpu < plan.experts ? plan.experts_on_gpu : -1,
                                   .staging_bytes = plan.expert_staging,
-                                  .threads = options.threads}));
+                                  .threads = options.threads,
+                                  .locked_bytes = plan.locked_experts}));
     devices.backends.push_back(std::move(backend));
     devices.layers.push_back(share.layers);
   }
@@ -408,6 +416,12 @@ Placement Devices::placement() const {
   std::vector<Placement::Share> shares;
   for (std::size_t i = 0; i < backends.size(); ++i) shares.push_back({backends[i].get(), layers[i]});
   return Placement(std::move(shares));
+}
+
+std::int64_t Devices::locked_bytes() const {
+  std::int64_t sum = 0;
+  for (const std::unique_ptr<Backend>& backend : backends) sum += backend->locked_bytes();
+  return sum;
 }
 
 bool copies_weights(const EngineOptions& options, const MemoryPlan& plan) {

@@ -35,6 +35,7 @@ struct Devices {
   std::vector<std::int64_t> layers;
 
   Placement placement() const;
+  std::int64_t locked_bytes() const;  // of all backends, see Backend::locked_bytes()
 };
 
 // The devices that the plan names, with the memory planned for each. Errors: kDevice, kOutOfMemory.

@@ -45,6 +45,7 @@ Result<OpenedModel> OpenedModel::open(const std::filesystem::path& path, EngineO
     return std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
   };
   model.load_seconds = seconds();
+  model.memory.locked_experts = model.devices.locked_bytes();
   if (copies_weights(options, planned.memory)) {
     ENGINE_CHECK(model.transformer->move_weights_to_memory(options.threads, stop));
     model.copy_seconds = seconds() - model.load_seconds;

@@ -16,6 +16,8 @@ class TokenWork {
   // Numbers that one token is multiplied with; of experts only those chosen for it. Without the embedding.
   double active_parameters() const { return dense_numbers_ + head_numbers_ + chosen_expert_numbers_; }
   double mtp_bytes() const { return mtp_bytes_; }
+  double expert_bytes() const { return expert_bytes_; }                    // of all experts that are chosen among
+  double expert_operations() const { return 2 * chosen_expert_numbers_; }  // of one token, with those chosen for it
 
   // Bytes read and written by one decode pass over `sequences` sequences, each `depth` tokens long: weights once
   // (experts as often as differing choices must be expected, drawn evenly), states both ways, keys and values.

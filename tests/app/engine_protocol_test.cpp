@@ -50,6 +50,8 @@ std::vector<EngineMessage> everyMessage() {
                  .experts = 9,
                  .experts_on_gpu = 8,
                  .expert_staging = 10,
+                 .hosted_experts = 12,
+                 .locked_experts = 11,
                  .gpus = {{.gpu = 2, .layers = 3, .weights = 4, .sequences = 5, .scratch = 6, .limit = 7}, {}}};
   engine::GenerationResult result{
       "An answer.", "A thought.", engine::FinishReason::kLength, {10, 20, 5, 4, 3, 1.5, 0.25, 1e-9}};

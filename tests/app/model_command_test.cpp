@@ -59,6 +59,18 @@ TEST_F(ModelCommandTest, InfoSaysWhatAModelIs) {
   EXPECT_GT(info["memory"][0]["total_bytes"], info["weight_bytes"]);
 }
 
+TEST_F(ModelCommandTest, InfoPredictsSpeedWhenItIsAskedTo) {
+  const json plain = m_cli.run({"model", "info", "nano", "--json"}).json();
+  EXPECT_FALSE(plain.contains("placement"));
+  const Finished text = m_cli.run({"model", "info", "nano", "--device", "cpu", "--context", "1024"});
+  EXPECT_EQ(text.code, 0) << text.err;
+  EXPECT_THAT(text.out, testing::AllOf(HasSubstr("On cpu"), HasSubstr("Predicted: reading"), HasSubstr("1024 tokens")));
+  const json info = m_cli.run({"model", "info", "nano", "--device", "cpu", "--json"}).json();
+  EXPECT_GT(info["placement"]["predicted"]["decode_tokens_per_second"], 0);
+  EXPECT_GT(info["placement"]["predicted"]["prefill_tokens_per_second"], 0);
+  EXPECT_GT(info["placement"]["predicted"]["assumed"]["memory_gigabytes_per_second"], 0);
+}
+
 TEST_F(ModelCommandTest, AConvertedModelIsSoundAndAnswersLikeItsSource) {
   const Finished made = m_cli.run({"model", "convert", "nano", file("nano.gguf"), "--json"});
   ASSERT_EQ(made.code, 0) << made.err;
@@ -96,6 +108,8 @@ TEST_F(ModelCommandTest, BenchGivesTheFieldsThatOtherProgramsRead) {
     EXPECT_GT(result[field], 0) << field;
   }
   EXPECT_GT(result["machine"]["read_gigabytes_per_second"], 0);
+  EXPECT_GT(result["predicted"]["decode_tokens_per_second"], 0);
+  EXPECT_GT(result["predicted"]["prefill_tokens_per_second"], 0);
   EXPECT_EQ(result["threads"], 1);
   EXPECT_EQ(result["depth_tokens"], 40);
   EXPECT_TRUE(result["repeatable"]);

@@ -494,6 +494,37 @@ TEST_F(CudaEmulation, LateWorkReadsPinnedMemoryWhenItRuns) {
   EXPECT_EQ(cudaFreeHost(pinned), cudaSuccess);
 }
 
+TEST_F(CudaEmulation, StreamsAreAsFarApartAsEventsAllow) {
+  using emulation::Timing;
+  for (const Timing timing : {Timing::kOthersFirst, Timing::kOthersLast}) {
+    for (const bool with_event : {true, false}) {
+      emulation::set_timing(timing);
+      OnDevice<int> from(std::vector<int>{1, 2, 3});
+      OnDevice<int> to(std::vector<int>{0, 0, 0});
+      cudaStream_t first = nullptr;
+      cudaStream_t second = nullptr;
+      cudaEvent_t ready = nullptr;
+      ASSERT_EQ(cudaStreamCreateWithFlags(&first, cudaStreamNonBlocking), cudaSuccess);
+      ASSERT_EQ(cudaStreamCreateWithFlags(&second, cudaStreamNonBlocking), cudaSuccess);
+      ASSERT_EQ(cudaEventCreate(&ready), cudaSuccess);
+      ASSERT_EQ(cudaMemsetAsync(from.data(), 0, 12, first), cudaSuccess);
+      ASSERT_EQ(cudaEventRecord(ready, first), cudaSuccess);
+      if (with_event) {
+        ASSERT_EQ(cudaStreamWaitEvent(second, ready), cudaSuccess);
+      }
+      ASSERT_EQ(launch(second, {1, 3}, add_one, static_cast<const int*>(from.data()), to.data()), cudaSuccess);
+      // Without the event it depends on who is waited for.
+      ASSERT_EQ(cudaStreamSynchronize(second), cudaSuccess);
+      const bool cleared = with_event || timing == Timing::kOthersFirst;
+      EXPECT_EQ(to.get(), cleared ? (std::vector<int>{1, 1, 1}) : (std::vector<int>{2, 3, 4}));
+      EXPECT_EQ(cudaEventDestroy(ready), cudaSuccess);
+      EXPECT_EQ(cudaStreamDestroy(first), cudaSuccess);
+      EXPECT_EQ(cudaStreamDestroy(second), cudaSuccess);
+      emulation::set_timing(Timing::kAtOnce);
+    }
+  }
+}
+
 TEST_F(CudaEmulation, AFailureStays) {
   OnDevice<int> to(1);
   emulation::fail_after(2, cudaErrorLaunchFailure);

@@ -150,6 +150,9 @@ TEST_F(CudaEngineTest, UsesWhatItPlanned) {
   EXPECT_LE(report->gpu_memory[0].state, plan.kv_cache + plan.state + plan.sessions);
   EXPECT_LE(report->gpu_memory[0].scratch, plan.scratch);
   EXPECT_EQ(report->dense_products, "cuBLASLt 13.1.0");
+  EXPECT_GT(report->prediction.rates.transfer_bytes_per_second, 0);
+  EXPECT_GT(report->prediction.chosen.decode_tokens_per_second, 0);
+  EXPECT_GT(report->prediction.chosen.prefill_tokens_per_second, 0);
 }
 
 TEST_F(CudaEngineTest, SaysWhatWouldFit) {

@@ -16,6 +16,7 @@
 
 #include "cuda/expert_slots.h"
 #include "engine/engine.h"
+#include "engine/model_tools.h"
 #include "golden/deterministic_model.h"
 #include "golden/golden_files.h"
 #include "quant/formats.h"
@@ -319,6 +320,8 @@ TEST_F(LargeModelTest, AModelLargerThanTheGpuAnswersAsTheCpuDoes) {
   const MemoryPlan& memory = (*on_gpu)->info().memory;
   EXPECT_EQ(memory.experts_on_gpu, 2);
   EXPECT_LE(memory.total(), small.memory_limit_bytes);
+  EXPECT_GT(memory.hosted_experts, 0);
+  EXPECT_EQ(memory.locked_experts, memory.hosted_experts);
   constexpr std::int64_t kBeside = std::int64_t{24} << 20;  // staging, and what goes to and from passes
   for (int i = 0; i < 2; ++i) {
     const auto reply = ask(**on_gpu);
@@ -341,6 +344,32 @@ TEST_F(LargeModelTest, TheUserHasTheLastWord) {
   EngineOptions none = options(DeviceKind::kCuda);
   none.gpu_experts = -2;
   EXPECT_EQ(open(none).error().code, ErrorCode::kInvalidArgument);
+}
+
+TEST_F(LargeModelTest, WithoutRoomToLockTheyPassThroughBuffersAndThePlanSaysSo) {
+  EngineOptions some = options(DeviceKind::kCuda);
+  some.gpu_experts = 2;
+  emulation::set_device({.locks_mappings = false, .lockable_bytes = (std::size_t{16} << 20) + (64 << 10)});
+  const auto engine = open(some);
+  ASSERT_TRUE(engine.ok()) << engine.error().message;
+  EXPECT_LT((*engine)->info().memory.locked_experts, (*engine)->info().memory.hosted_experts);
+  EXPECT_EQ(ask(**engine)->text, ask(**open(options(DeviceKind::kCpu)))->text);
+}
+
+TEST_F(LargeModelTest, WhatThePlannerWouldHaveChosenIsPredictedToo) {
+  EngineOptions some = options(DeviceKind::kCuda);
+  const auto all = plan_placement(directory_->path(), some);
+  ASSERT_TRUE(all.ok()) << all.error().message;
+  EXPECT_EQ(all->speed.chosen.experts_on_gpu, all->memory.experts);
+  EXPECT_GT(all->speed.chosen.prefill_tokens_per_second, 0);
+  EXPECT_FALSE(all->speed.planned.has_value());
+  some.gpu_experts = 1;
+  const auto one = plan_placement(directory_->path(), some);
+  ASSERT_TRUE(one.ok()) << one.error().message;
+  EXPECT_EQ(one->speed.chosen.experts_on_gpu, 1);
+  EXPECT_GT(one->speed.chosen.decode_tokens_per_second, 0);
+  ASSERT_TRUE(one->speed.planned.has_value());
+  EXPECT_EQ(one->speed.planned->experts_on_gpu, all->memory.experts);
 }
 
 TEST_F(LargeModelTest, WhatDoesNotEvenFitWithoutExpertsIsRefused) {

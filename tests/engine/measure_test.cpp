@@ -66,6 +66,8 @@ TEST_F(MeasureTest, BenchRelatesSpeedsToTheMachine) {
   EXPECT_GT(report.machine.f32_operations_per_second, 1e8);
   EXPECT_LT(report.prefill_operations_per_second, report.machine.f32_operations_per_second * 20);
   EXPECT_GT(report.decode_bytes_per_second, 0);
+  EXPECT_GT(report.prediction.chosen.decode_tokens_per_second, 0);
+  EXPECT_GT(report.prediction.chosen.prefill_tokens_per_second, 0);
   EXPECT_GT(report.peak_resident_bytes, 1 << 20);
   EXPECT_FALSE(report.drafts);
 }

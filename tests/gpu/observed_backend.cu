@@ -224,6 +224,7 @@ Result<std::unique_ptr<Buffer>> ObservedBackend::make_buffer(std::int64_t floats
   return inner_.make_buffer(floats, use);
 }
 DeviceMemory ObservedBackend::most_memory() const { return inner_.most_memory(); }
+std::int64_t ObservedBackend::locked_bytes() const { return inner_.locked_bytes(); }
 void ObservedBackend::drop_pass() { inner_.drop_pass(); }
 Result<void> ObservedBackend::status() { return inner_.status(); }
 Result<std::unique_ptr<KvCache>> ObservedBackend::make_kv_cache(const AttentionShape& shape, KvType type) {

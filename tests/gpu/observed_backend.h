@@ -63,6 +63,7 @@ class ObservedBackend final : public Backend {
   void upload(std::span<const float> from, float* to) override;
   void download(const float* from, std::span<float> to) override;
   DeviceMemory most_memory() const override;
+  std::int64_t locked_bytes() const override;
   void begin_pass(std::span<const std::uint64_t> key) override;
   Result<void> end_pass() override;
   void drop_pass() override;

@@ -39,6 +39,7 @@ class FaultyBackend final : public Backend {
     if (works()) sound_->download(from, to);
   }
   DeviceMemory most_memory() const override { return sound_->most_memory(); }
+  std::int64_t locked_bytes() const override { return sound_->locked_bytes(); }
 
   void begin_pass(std::span<const std::uint64_t> key) override { sound_->begin_pass(key); }
   Result<void> end_pass() override {

@@ -81,6 +81,7 @@ struct BenchReport {
   MachineRates machine;
   std::optional<DraftReport> drafts;
   MemoryPlan memory;
+  SpeedPrediction prediction;            // from what the device reaches, without the speeds above
   std::vector<GpuMemoryUse> gpu_memory;  // of each of memory.gpus; `machine` is empty then
   std::string dense_products;            // of a run on a GPU, what computes them: "cuBLASLt 13.1.0"
   std::int64_t sequence_bytes = 0;       // of one sequence at the end

@@ -72,6 +72,16 @@ struct ModelReport {
 // Reads headers only. Errors: kNotFound, kIo, kCorrupt, kUnsupported.
 Result<ModelReport> inspect_model(const std::filesystem::path& path);
 
+// Where a model would be with these options, and how fast.
+struct PlacementReport {
+  std::int64_t context_tokens = 0;
+  MemoryPlan memory;
+  SpeedPrediction speed;  // at the context that the options ask for, or at a usual one
+};
+
+// Reads headers, and measures the device for a moment. Errors: as Engine::open().
+Result<PlacementReport> plan_placement(const std::filesystem::path& model, const EngineOptions& options);
+
 struct ModelFinding {
   bool wrong = false;  // false: strange, but possible
   std::string item;    // a tensor, or "tokenizer"

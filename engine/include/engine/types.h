@@ -3,6 +3,7 @@
 
 #include <cstdint>
 #include <filesystem>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -67,8 +68,37 @@ struct MemoryPlan {
   std::int64_t experts = 0;         // of each block; 0: none, or all of them where the rest is
   std::int64_t experts_on_gpu = 0;  // of these, at a time; the others are in the computer's memory
   std::int64_t expert_staging = 0;  // part of `weights`: where experts are that go to the GPU for one prompt
+  std::int64_t hosted_experts = 0;  // of the computer's memory: experts of which only some are on the GPU at a time
+  std::int64_t locked_experts = 0;  // of these, page-locked; the others go to the GPU through two buffers, slower
   std::vector<GpuShare> gpus = {};  // the same, GPU by GPU; empty on the CPU
   std::int64_t total() const { return weights + kv_cache + state + scratch + sessions; }
+};
+
+// What a device is expected to reach with a model; of what is measured, a share. 0: not known.
+struct ExpectedRates {
+  double memory_bytes_per_second = 0;      // read by the device
+  double operations_per_second = 0;        // in products of many rows
+  double host_bytes_per_second = 0;        // read by the CPU
+  double transfer_bytes_per_second = 0;    // GPU only: to it, out of page-locked memory
+  double host_operations_per_second = 0;   // by the CPU in products of few rows; 0: no limit
+  double small_operations_per_second = 0;  // by the device in these; 0: no limit
+};
+
+// How fast a model is likely to be where it has been placed: computed, not measured. One sequence, nothing guessed
+// ahead, experts chosen evenly.
+struct PredictedSpeed {
+  std::int64_t experts_on_gpu = 0;       // MemoryPlan::experts_on_gpu of the placement
+  std::int64_t depth_tokens = 0;         // of the context
+  double decode_tokens_per_second = 0;   // 0: not known
+  double prefill_tokens_per_second = 0;  // 0: not known
+};
+
+// Of the placement in use and, where the user has decided how many experts are on the GPU, of what would have been
+// chosen otherwise.
+struct SpeedPrediction {
+  ExpectedRates rates;
+  PredictedSpeed chosen;
+  std::optional<PredictedSpeed> planned;
 };
 
 struct SamplingOptions {

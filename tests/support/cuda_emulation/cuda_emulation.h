@@ -23,8 +23,10 @@ struct Device {
   int major = 9;
   int minor = 0;
   int multiprocessors = 132;
-  int driver_version = CUDART_VERSION;  // 0: none installed
-  bool peers = true;                    // several can read each other's memory
+  int driver_version = CUDART_VERSION;                // 0: none installed
+  bool peers = true;                                  // several can read each other's memory
+  bool locks_mappings = true;                         // by cudaHostRegister(), which takes all memory for some
+  std::size_t lockable_bytes = std::size_t{1} << 46;  // of the host's memory
 };
 inline constexpr int kMostDevices = 4;
 
@@ -34,8 +36,10 @@ void set_device(const Device& device);
 // Of one of several devices, which then differs from the others.
 void set_memory(int device, std::size_t bytes);
 
-// Whether a launch or a copy runs at once, or only when something waits for it, as late as a device may.
-enum class Timing { kAtOnce, kLate };
+// Whether a launch or a copy runs at once, or only when something waits for it, as late as a device may. kLate keeps
+// the order of the calls. With the others, streams of a device are as far apart as their events allow: while one is
+// waited for, the others get as far as they can before each of its steps, or do nothing but what it waits for.
+enum class Timing { kAtOnce, kLate, kOthersFirst, kOthersLast };
 void set_timing(Timing timing);
 
 // The n-th launch or copy from now on (1: the next one), of those on `device` (-1: any), fails, and from then on every
@@ -55,6 +59,9 @@ struct Counters {
   std::int64_t allocated_bytes = 0;   // now
   std::int64_t synchronisations = 0;
   std::int64_t peer_copies = 0;
+  std::int64_t host_allocations = 0;         // page-locked, or made so
+  std::int64_t registered_bytes = 0;         // of the host's memory, now
+  std::int64_t copied_registered_bytes = 0;  // straight out of it
 };
 Counters counters();
 std::int64_t allocated_bytes(int device);  // now

@@ -19,7 +19,7 @@ bool breaks_a_capture(Context& c, cudaStream_t stream) {
 }
 
 cudaError_t run_now(Context& c, OneDevice& device, std::unique_lock<std::recursive_mutex>& lock, const Work& work) {
-  if (c.timing == Timing::kLate) {
+  if (c.timing != Timing::kAtOnce) {
     device.late.push_back(work);
     return cudaSuccess;
   }
@@ -151,6 +151,7 @@ cudaError_t submit(cudaStream_t stream, Work work) {
     return cudaSuccess;
   }
   if (breaks_a_capture(c, stream)) return finished(cudaErrorStreamCaptureImplicit);
+  work.stream = stream;
   if (work.kind != WorkKind::kMark && fails(c, stream)) return finished(device.sticky);
   count(c, work);
   return finished(run_now(c, device, lock, work));
@@ -181,6 +182,71 @@ cudaError_t synchronise(Context& c, OneDevice& device) {
   ++c.counters.synchronisations;
   run_late(device);
   return device.sticky;
+}
+
+namespace {
+
+using Late = std::deque<Work>::iterator;
+
+Late first_of(OneDevice& device, cudaStream_t stream) {
+  return std::find_if(device.late.begin(), device.late.end(),
+                      [stream](const Work& work) { return work.stream == stream; });
+}
+
+bool is_blocked(const Work& work) { return work.waits_for != nullptr && !*work.waits_for; }
+
+void run_at(OneDevice& device, Late at) {
+  const Work work = std::move(*at);
+  device.late.erase(at);
+  work.run();
+}
+
+// A stream's next work, and before it what that waits for.
+void run_first_of(OneDevice& device, cudaStream_t stream) {
+  Late at = first_of(device, stream);
+  while (is_blocked(*at)) {
+    const auto sets = std::find_if(device.late.begin(), device.late.end(),
+                                   [&at](const Work& work) { return work.sets == at->waits_for; });
+    run_first_of(device, sets->stream);
+    at = first_of(device, stream);
+  }
+  run_at(device, at);
+}
+
+// Whatever the other streams can do without this one, each as much as it can before the next.
+void run_others(OneDevice& device, cudaStream_t stream) {
+  std::deque<Work>& late = device.late;
+  for (Late at = late.begin(); at != late.end();) {
+    const cudaStream_t other = at->stream;
+    if (other == stream || first_of(device, other) != at || is_blocked(*at)) {
+      ++at;
+      continue;
+    }
+    for (; at != late.end() && !is_blocked(*at); at = first_of(device, other)) run_at(device, at);
+    at = late.begin();  // others may have waited for what has been done
+  }
+}
+
+}  // namespace
+
+bool streams_are_apart(const Context& c) { return c.timing == Timing::kOthersFirst || c.timing == Timing::kOthersLast; }
+
+cudaError_t run_stream(Context& c, OneDevice& device, cudaStream_t stream, const std::shared_ptr<const bool>& mark) {
+  if (!streams_are_apart(c)) {
+    run_late(device);
+    return device.sticky;
+  }
+  while (device.sticky == cudaSuccess && (mark == nullptr || !*mark) && first_of(device, stream) != device.late.end()) {
+    if (c.timing == Timing::kOthersFirst) run_others(device, stream);
+    run_first_of(device, stream);
+  }
+  if (device.sticky != cudaSuccess) device.late.clear();
+  return device.sticky;
+}
+
+cudaError_t synchronise(Context& c, OneDevice& device, cudaStream_t stream, const std::shared_ptr<const bool>& mark) {
+  ++c.counters.synchronisations;
+  return run_stream(c, device, stream, mark);
 }
 
 // --- what tests turn and read ---------------------------------------------------------------------------------------
@@ -237,6 +303,9 @@ Counters counters() {
   const std::lock_guard lock(c.mutex);
   Counters result = c.counters;
   for (const OneDevice& one : c.devices) result.allocated_bytes += static_cast<std::int64_t>(one.memory.used());
+  for (const auto& [begin, pinned] : c.pinned) {
+    if (pinned.registered) result.registered_bytes += static_cast<std::int64_t>(pinned.bytes);
+  }
   return result;
 }
 

@@ -19,6 +19,8 @@
 #include "support/cuda_emulation/device_memory.h"
 
 // What stands behind the calls of the runtime, which only they see.
+struct CUstream_st;  // NOLINT(readability-identifier-naming)
+
 namespace lectern::engine::cuda::emulation {
 
 enum class WorkKind : std::uint8_t { kLaunch, kCopy, kMark };
@@ -27,7 +29,10 @@ struct Work {
   WorkKind kind;
   std::size_t bytes = 0;
   std::function<void()> run;
-  bool downloads = false;  // a copy from the device to the host
+  CUstream_st* stream = nullptr;
+  std::shared_ptr<const bool> waits_for = nullptr;  // until it is true
+  std::shared_ptr<const bool> sets = nullptr;       // what it makes true
+  bool downloads = false;                           // a copy from the device to the host
 };
 
 }  // namespace lectern::engine::cuda::emulation
@@ -65,7 +70,9 @@ struct CUevent_st {
   unsigned flags = 0;
   int device = 0;
   std::int64_t records = 0;
-  std::int64_t reached = 0;  // the last of them that was
+  std::int64_t reached = 0;          // the last of them that was
+  std::shared_ptr<const bool> mark;  // of the last record: whether it has been reached
+  CUstream_st* recorder = nullptr;   // its stream
   std::chrono::steady_clock::time_point time;
   std::shared_ptr<lectern::engine::cuda::emulation::Capture> capture;
 };
@@ -75,6 +82,12 @@ namespace lectern::engine::cuda::emulation {
 
 inline constexpr std::size_t kSharedByDefault = 48 << 10;
 inline constexpr std::size_t kSharedAtMost = 227 << 10;
+
+// Page-locked memory of the host.
+struct Pinned {
+  std::size_t bytes = 0;
+  bool registered = false;
+};
 
 // What each device has of its own.
 struct OneDevice {
@@ -91,7 +104,7 @@ struct Context {
   std::recursive_mutex mutex;
   Device device;
   std::array<OneDevice, kMostDevices> devices;
-  std::map<std::uintptr_t, std::size_t> pinned;
+  std::map<std::uintptr_t, Pinned> pinned;
   std::vector<std::shared_ptr<Capture>> captures;
   Counters counters;
   Timing timing = Timing::kAtOnce;
@@ -134,7 +147,13 @@ void count(Context& c, const Work& work);
 bool fails(Context& c, cudaStream_t stream);  // counts down to the planted failure
 void run_late(OneDevice& device);
 void run_all_late(Context& c);
+// What the device has to do; or a stream of it, as far as streams are apart, or the stream up to what sets `mark`.
 cudaError_t synchronise(Context& c, OneDevice& device);
+cudaError_t synchronise(Context& c, OneDevice& device, cudaStream_t stream,
+                        const std::shared_ptr<const bool>& mark = nullptr);
+// The same, but no call that is counted.
+cudaError_t run_stream(Context& c, OneDevice& device, cudaStream_t stream, const std::shared_ptr<const bool>& mark);
+bool streams_are_apart(const Context& c);
 Capture* capture_of(Context& c, cudaStream_t stream);
 // Calls that may wait or allocate, as far as a capture's mode forbids them; such a call spoils the capture.
 cudaError_t forbid_during_captures(Context& c);

@@ -78,6 +78,9 @@ cudaError_t cudaDeviceGetAttribute(int* value, cudaDeviceAttr attribute, int dev
     case cudaDevAttrWarpSize:
       *value = properties.warpSize;
       break;
+    case cudaDevAttrClockRate:
+      *value = 1'000'000;
+      break;
     case cudaDevAttrMultiProcessorCount:
       *value = properties.multiProcessorCount;
       break;
@@ -95,6 +98,9 @@ cudaError_t cudaDeviceGetAttribute(int* value, cudaDeviceAttr attribute, int dev
       break;
     case cudaDevAttrMaxSharedMemoryPerBlockOptin:
       *value = static_cast<int>(properties.sharedMemPerBlockOptin);
+      break;
+    case cudaDevAttrHostRegisterReadOnlySupported:
+      *value = context().device.locks_mappings ? 1 : 0;
       break;
     default:
       return finished(cudaErrorInvalidValue);

@@ -14,12 +14,33 @@
 namespace lectern::engine::cuda::emulation {
 namespace {
 
-bool is_pinned(const Context& c, const void* memory, std::size_t bytes) {
+// The page-locked piece in which `memory` is.
+const std::pair<const std::uintptr_t, Pinned>* pinned_at(const Context& c, const void* memory) {
   const auto at = reinterpret_cast<std::uintptr_t>(memory);
   auto next = c.pinned.upper_bound(at);
-  if (next == c.pinned.begin()) return false;
-  const auto& [begin, size] = *std::prev(next);
-  return at - begin <= size && bytes <= size - (at - begin);
+  if (next == c.pinned.begin()) return nullptr;
+  const auto& piece = *std::prev(next);
+  return at - piece.first < piece.second.bytes ? &piece : nullptr;
+}
+
+bool is_pinned(const Context& c, const void* memory, std::size_t bytes) {
+  const auto* piece = pinned_at(c, memory);
+  return piece != nullptr && bytes <= piece->second.bytes - (reinterpret_cast<std::uintptr_t>(memory) - piece->first);
+}
+
+// Partly in registered memory, or in two pieces of it, which the driver refuses.
+bool crosses_registration(const Context& c, const void* memory, std::size_t bytes) {
+  const auto begin = reinterpret_cast<std::uintptr_t>(memory);
+  const auto* first = pinned_at(c, memory);
+  const auto next = c.pinned.upper_bound(begin);
+  if (first != nullptr && first->second.registered) return !is_pinned(c, memory, bytes);
+  return next != c.pinned.end() && next->second.registered && next->first < begin + bytes;
+}
+
+std::size_t locked_bytes(const Context& c) {
+  std::size_t sum = 0;
+  for (const auto& [begin, piece] : c.pinned) sum += piece.bytes;
+  return sum;
 }
 
 // Memory of another device than the stream's is for cudaMemcpyPeerAsync(), although CUDA would find its way.
@@ -88,7 +109,14 @@ cudaError_t copy(const Plane& plane, cudaMemcpyKind kind, cudaStream_t stream, b
     if (!sides_are_right(c, plane.to, plane.from, std::min(to_bytes, from_bytes), kind, device)) {
       return cudaErrorInvalidValue;
     }
-    const bool late = c.timing == Timing::kLate && capture_of(c, stream) == nullptr;
+    for (const auto& [side, bytes] :
+         {std::pair<const void*, std::size_t>{plane.to, to_bytes}, {plane.from, from_bytes}}) {
+      if (crosses_registration(c, side, bytes)) return cudaErrorInvalidValue;
+    }
+    if (const auto* piece = pinned_at(c, plane.from); piece != nullptr && piece->second.registered) {
+      c.counters.copied_registered_bytes += static_cast<std::int64_t>(plane.width * plane.height);
+    }
+    const bool late = c.timing != Timing::kAtOnce && capture_of(c, stream) == nullptr;
     run = copy_work(c, plane, late);
     to_pageable = c.holder(plane.to, to_bytes) < 0 && !is_pinned(c, plane.to, to_bytes);
     downloads = c.holder(plane.from, from_bytes) >= 0 && c.holder(plane.to, to_bytes) < 0;
@@ -96,14 +124,16 @@ cudaError_t copy(const Plane& plane, cudaMemcpyKind kind, cudaStream_t stream, b
   };
   const cudaError_t checked = call(check, stream);
   if (checked != cudaSuccess) return checked;
-  const cudaError_t submitted =
-      submit(stream, {WorkKind::kCopy, plane.width * plane.height, std::move(run), downloads});
+  Work work = {WorkKind::kCopy, plane.width * plane.height, std::move(run)};
+  work.downloads = downloads;
+  const cudaError_t submitted = submit(stream, std::move(work));
   if (submitted != cudaSuccess) return submitted;
   return call(
       [&](Context& c) {
-        if (wait) return synchronise(c, c.device_of(stream));
-        if (to_pageable && capture_of(c, stream) == nullptr) run_late(c.device_of(stream));
-        return c.device_of(stream).sticky;
+        OneDevice& device = c.device_of(stream);
+        if (wait) return synchronise(c, device);
+        const bool waits = to_pageable && capture_of(c, stream) == nullptr;
+        return waits ? run_stream(c, device, stream, nullptr) : device.sticky;
       },
       stream);
 }
@@ -116,7 +146,7 @@ cudaError_t fill(void* to, int value, std::size_t bytes, cudaStream_t stream) {
       },
       stream);
   if (checked != cudaSuccess || bytes == 0) return checked;
-  return submit(stream, {WorkKind::kCopy, bytes, [=] { std::memset(to, value, bytes); }, false});
+  return submit(stream, {WorkKind::kCopy, bytes, [=] { std::memset(to, value, bytes); }});
 }
 
 }  // namespace
@@ -158,10 +188,13 @@ cudaError_t cudaHostAlloc(void** memory, std::size_t bytes, unsigned /*flags*/) 
     *memory = nullptr;
     if (const cudaError_t error = forbid_during_captures(c); error != cudaSuccess) return error;
     if (bytes == 0) return cudaSuccess;
-    *memory = bytes > std::size_t{1} << 46 ? nullptr : std::aligned_alloc(4096, (bytes + 4095) / 4096 * 4096);
+    ++c.counters.host_allocations;
+    *memory = bytes + locked_bytes(c) > c.device.lockable_bytes
+                  ? nullptr
+                  : std::aligned_alloc(4096, (bytes + 4095) / 4096 * 4096);
     if (*memory == nullptr) return cudaErrorMemoryAllocation;
     std::memset(*memory, 0xff, bytes);
-    c.pinned[reinterpret_cast<std::uintptr_t>(*memory)] = bytes;
+    c.pinned[reinterpret_cast<std::uintptr_t>(*memory)] = {bytes, false};
     return cudaSuccess;
   });
 }
@@ -184,18 +217,28 @@ cudaError_t cudaHostRegister(void* memory, std::size_t bytes, unsigned /*flags*/
   return call([&](Context& c) {
     if (memory == nullptr || bytes == 0) return cudaErrorInvalidValue;
     if (const cudaError_t error = forbid_during_captures(c); error != cudaSuccess) return error;
-    if (is_pinned(c, memory, 1)) return cudaErrorHostMemoryAlreadyRegistered;
-    c.pinned[reinterpret_cast<std::uintptr_t>(memory)] = bytes;
+    const auto begin = reinterpret_cast<std::uintptr_t>(memory);
+    const auto next = c.pinned.upper_bound(begin);
+    const bool overlaps = pinned_at(c, memory) != nullptr || (next != c.pinned.end() && next->first < begin + bytes);
+    if (overlaps) return cudaErrorHostMemoryAlreadyRegistered;
+    if (!c.device.locks_mappings) return cudaErrorInvalidValue;
+    if (bytes + locked_bytes(c) > c.device.lockable_bytes) return cudaErrorMemoryAllocation;
+    ++c.counters.host_allocations;
+    c.pinned[begin] = {bytes, true};
     return cudaSuccess;
   });
 }
 
+// Even when the device is in an error state, as cudaFree().
 cudaError_t cudaHostUnregister(void* memory) {
-  return call([&](Context& c) {
-    run_all_late(c);
-    const bool known = c.pinned.erase(reinterpret_cast<std::uintptr_t>(memory)) > 0;
-    return known ? cudaSuccess : cudaErrorHostMemoryNotRegistered;
-  });
+  Context& c = context();
+  const std::lock_guard lock(c.mutex);
+  run_all_late(c);
+  const auto known = c.pinned.find(reinterpret_cast<std::uintptr_t>(memory));
+  const bool registered = known != c.pinned.end() && known->second.registered;
+  if (registered) c.pinned.erase(known);
+  if (c.chosen().sticky != cudaSuccess) return finished(c.chosen().sticky);
+  return finished(registered ? cudaSuccess : cudaErrorHostMemoryNotRegistered);
 }
 
 cudaError_t cudaMemcpy(void* to, const void* from, std::size_t bytes, cudaMemcpyKind kind) {

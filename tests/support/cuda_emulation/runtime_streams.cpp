@@ -35,7 +35,7 @@ cudaError_t cudaStreamSynchronize(cudaStream_t stream) {
   return call(
       [&](Context& c) {
         const cudaError_t error = forbid_in_capture(c, stream);
-        return error != cudaSuccess ? error : synchronise(c, c.device_of(stream));
+        return error != cudaSuccess ? error : synchronise(c, c.device_of(stream), stream);
       },
       stream);
 }
@@ -56,8 +56,12 @@ cudaError_t cudaStreamWaitEvent(cudaStream_t stream, cudaEvent_t event, unsigned
         if (event == nullptr) return cudaErrorInvalidResourceHandle;
         CUstream_st& waiting = c.stream(stream);
         if (event->capture) waiting.capture = event->capture;  // the stream joins the capture
-        // A device does its work in the order in which it was submitted, whatever its stream.
-        elsewhere = !waiting.capture && event->device != waiting.device;
+        if (waiting.capture) return cudaSuccess;
+        elsewhere = event->device != waiting.device;
+        // Otherwise a device does its work in the order in which it was submitted, whatever its stream.
+        if (!elsewhere && streams_are_apart(c) && event->mark != nullptr) {
+          c.device_of(stream).late.push_back({WorkKind::kMark, 0, [] {}, stream, event->mark});
+        }
         return cudaSuccess;
       },
       stream);
@@ -97,16 +101,23 @@ cudaError_t cudaEventRecord(cudaEvent_t event, cudaStream_t stream) {
       },
       stream);
   if (checked != cudaSuccess || event->capture) return checked;
-  return submit(stream, {WorkKind::kMark, 0, [event, record = event->records] {
-                           event->reached = record;
-                           event->time = std::chrono::steady_clock::now();
-                         }});
+  const auto reached = std::make_shared<bool>(false);
+  event->mark = reached;
+  event->recorder = stream;
+  Work mark = {WorkKind::kMark, 0, [event, reached, record = event->records] {
+                 *reached = true;
+                 event->reached = record;
+                 event->time = std::chrono::steady_clock::now();
+               }};
+  mark.sets = reached;
+  return submit(stream, std::move(mark));
 }
 
 cudaError_t cudaEventSynchronize(cudaEvent_t event) {
   return call([&](Context& c) {
     if (event->capture) return cudaErrorStreamCaptureUnsupported;
-    return synchronise(c, c.devices[static_cast<std::size_t>(event->device)]);
+    if (event->mark == nullptr) return cudaSuccess;
+    return synchronise(c, c.devices[static_cast<std::size_t>(event->device)], event->recorder, event->mark);
   });
 }
 
