@@ -240,9 +240,8 @@ class CommandLine {
 // Models are read where they lie in their files, so that a file cut short by somebody else is noticed here.
 void endOnLostFile(int /*signal*/) {
   constexpr char kSentence[] =
-      "lectern-cli: A part of a file in use, most likely of the model, could not be read any more; fetch it again if "
-      "it "
-      "was changed or its disk is failing.\n";
+      "lectern-cli: A part of a file in use, most likely of the model, could not be read any more; "
+      "fetch it again if it was changed or its disk is failing.\n";
   static_cast<void>(!write(STDERR_FILENO, kSentence, sizeof kSentence - 1));
   _exit(kExitError);
 }

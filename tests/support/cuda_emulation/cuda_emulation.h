@@ -71,12 +71,13 @@ std::string check_guards();
 
 // What may be addresses among a kernel's arguments.
 using Words = std::vector<std::uintptr_t>;
+static_assert(alignof(std::uintptr_t) == sizeof(std::uintptr_t));
 template <class Argument>
 void add_words(Words& words, const Argument& argument) {
   if constexpr (alignof(Argument) % alignof(std::uintptr_t) == 0) {
     const std::size_t first = words.size();
-    words.resize(first + sizeof argument / sizeof(std::uintptr_t));
-    std::memcpy(words.data() + first, &argument, (words.size() - first) * sizeof(std::uintptr_t));
+    words.resize(first + sizeof argument / alignof(std::uintptr_t));
+    std::memcpy(words.data() + first, &argument, sizeof argument);
   }
 }
 
