@@ -52,9 +52,10 @@ const std::vector<retrieval::ChatMessage> kQuestion = {
      "[2] The harbour office opens at seven in the morning, and on Sundays at nine.\n\n"
      "Question: How tall is the lighthouse on Skerry Point?"}};
 
+// Nearly any token may follow any other, and the one that ends an answer hardly ever comes.
 retrieval::GenerateOptions imaginative(std::uint64_t seed, std::int64_t tokens = 60) {
   retrieval::GenerateOptions options;
-  options.temperature = 2.0F;
+  options.temperature = 20.0F;
   options.seed = seed;
   options.max_new_tokens = tokens;
   return options;
@@ -227,13 +228,12 @@ TEST_F(EngineProcessTest, StopsWithin200Milliseconds) {
       stop.request_stop();
     };
     whileReading ? listener.whenRead = ask : listener.whenWritten = ask;
-    const auto text = process->generate(kQuestion, imaginative(7, 400), listener, stop.get_token());
+    const auto text = process->generate(kQuestion, imaginative(7, kEndless), listener, stop.get_token());
     EXPECT_LT(Clock::now() - asked, test::kPromptly);
     ASSERT_TRUE(text.ok()) << text.error().message;
     EXPECT_EQ(text->finish, GenerateFinish::kCancelled);
     EXPECT_EQ(text->text, listener.text);
-    EXPECT_LT(text->text.size(), undisturbed.size());
-    EXPECT_THAT(undisturbed, StartsWith(text->text));
+    EXPECT_TRUE(agree(undisturbed, text->text));
   }
   EXPECT_EQ(answer(*process, imaginative(7, 400)), undisturbed);
 }
@@ -252,7 +252,7 @@ TEST_F(EngineProcessTest, StopsThoughTheProcessHangsAndGivesItUpThen) {
     stop.request_stop();
   });
   const Clock::time_point start = Clock::now();
-  const auto text = process->generate(kQuestion, imaginative(7), listener, stop.get_token());
+  const auto text = process->generate(kQuestion, imaginative(7, kEndless), listener, stop.get_token());
   EXPECT_LT(Clock::now() - start, 300ms + test::kPromptly);
   ASSERT_TRUE(text.ok()) << text.error().message;
   EXPECT_EQ(text->finish, GenerateFinish::kCancelled);
@@ -357,12 +357,12 @@ TEST_F(EngineProcessTest, GoesOnFromWhatWasReadBeforeItWasKilled) {
   const auto process = nano(patient(), options);
   Listener listener;
   listener.whenWritten = [&] { kill(process->process(), SIGKILL); };
-  ASSERT_FALSE(process->generate(kQuestion, {}, listener, {}).ok());
+  ASSERT_FALSE(process->generate(kQuestion, imaginative(3, kEndless), listener, {}).ok());
   Listener again;
-  const auto text = process->generate(kQuestion, {}, again, {});
+  const auto text = process->generate(kQuestion, imaginative(3), again, {});
   ASSERT_TRUE(text.ok()) << text.error().message;
   EXPECT_GT(text->reused_tokens, text->prompt_tokens / 2);
-  EXPECT_THAT(text->text, StartsWith(listener.text));
+  EXPECT_TRUE(agree(text->text, listener.text));
 }
 
 // At random operations, so in any layer of any pass: of the prompt, of the answer, or only of a later one.
@@ -411,7 +411,7 @@ TEST_F(EngineProcessTest, OneThatFailsAgainAndAgainRestsAndSaysSo) {
   for (std::size_t i = 0; i < limits.failures; ++i) {
     Listener listener;
     listener.whenRead = [&] { kill(process->process(), SIGABRT); };
-    const auto text = process->generate(kQuestion, {}, listener, {});
+    const auto text = process->generate(kQuestion, imaginative(3, kEndless), listener, {});
     ASSERT_FALSE(text.ok());
     EXPECT_THAT(text.error().message, HasSubstr("SIGABRT"));
   }

@@ -1,14 +1,17 @@
 // SPDX-License-Identifier: GPL-3.0-or-later
 // Linked to lectern-engine's own sources with --wrap, this gives a program whose device fails. The variable
 // LECTERN_ENGINE_FAULT says how and when: "device:N", from operation N on nothing has an effect and the device says
-// that it has failed, as after a lost CUDA context; "crash:N", the process ends at operation N.
+// that it has failed, as after a lost CUDA context; "crash:N", the process ends at operation N; "slow:N", nothing
+// fails, but every operation takes N microseconds more.
 #include <signal.h>
 
+#include <chrono>
 #include <cstdint>
 #include <cstdlib>
 #include <limits>
 #include <memory>
 #include <string_view>
+#include <thread>
 #include <utility>
 
 #include "ops/backend.h"
@@ -18,8 +21,8 @@ namespace {
 
 class FaultyBackend final : public Backend {
  public:
-  FaultyBackend(std::unique_ptr<Backend> sound, std::int64_t fault, bool crashes)
-      : sound_(std::move(sound)), left_(fault), crashes_(crashes) {}
+  FaultyBackend(std::unique_ptr<Backend> sound, std::int64_t fault, bool crashes, std::chrono::microseconds delay)
+      : sound_(std::move(sound)), left_(fault), crashes_(crashes), delay_(delay) {}
 
   Result<WeightHandle> take_weight(const HostMatrix& matrix) override { return sound_->take_weight(matrix); }
   Result<void> place_experts(ExpertWeights& w) override { return sound_->place_experts(w); }
@@ -132,6 +135,7 @@ class FaultyBackend final : public Backend {
 
  private:
   bool works() {
+    if (delay_.count() > 0) std::this_thread::sleep_for(delay_);
     if (left_ > 0) --left_;
     if (left_ == 0 && crashes_) raise(SIGSEGV);
     return left_ > 0;
@@ -140,6 +144,7 @@ class FaultyBackend final : public Backend {
   std::unique_ptr<Backend> sound_;
   std::int64_t left_;  // operations that still have an effect
   bool crashes_;
+  std::chrono::microseconds delay_;
 };
 
 }  // namespace
@@ -152,9 +157,11 @@ std::unique_ptr<Backend> make_faulty_backend(int threads) {
   const char* variable = std::getenv("LECTERN_ENGINE_FAULT");
   const std::string_view fault = variable != nullptr ? variable : "";
   const std::size_t colon = fault.find(':');
-  const std::int64_t operations =
-      colon == fault.npos ? std::numeric_limits<std::int64_t>::max() : std::atoll(fault.substr(colon + 1).data());
-  return std::make_unique<FaultyBackend>(make_sound_backend(threads), operations, fault.starts_with("crash"));
+  constexpr std::int64_t kNever = std::numeric_limits<std::int64_t>::max();
+  const std::int64_t number = colon == fault.npos ? 0 : std::atoll(fault.substr(colon + 1).data());
+  const bool slow = fault.starts_with("slow");
+  return std::make_unique<FaultyBackend>(make_sound_backend(threads), slow || number == 0 ? kNever : number,
+                                         fault.starts_with("crash"), std::chrono::microseconds(slow ? number : 0));
 }
 
 }  // namespace lectern::engine

@@ -118,6 +118,7 @@ class EngineWindow {
 };
 
 TEST(EngineProcess, AnInterruptedAnswerStaysAndCanBeAskedAgain) {
+  setenv("LECTERN_ENGINE_FAULT", "slow:200", 1);  // so that no answer is complete before this process gets to end it
   EngineWindow window(kWhole);
   ASSERT_TRUE(window.prepare());
   ASSERT_TRUE(window.ask());
@@ -140,6 +141,7 @@ TEST(EngineProcess, AnInterruptedAnswerStaysAndCanBeAskedAgain) {
   EXPECT_EQ(window.text(), whole);
   EXPECT_EQ(window.turns().size(), 3);
   EXPECT_EQ(window.driver().turn()->findChildren<SourceRow*>().size(), 1);
+  unsetenv("LECTERN_ENGINE_FAULT");
 }
 
 TEST(EngineProcess, AFailureBeforeTheFirstWordIsExplained) {
