@@ -142,9 +142,8 @@ class CommandLine {
                   "Q4_K_M");
     CLI::App* compare = addCommand(
         group, "compare", "Says how far two models agree on the same texts, and how fast each is", runModelCompare);
-    compare->add_option("A B", m_options.paths, "Folder, .gguf file or name of both; A is the reference")
-        ->required()
-        ->expected(2);
+    addPath(*compare, "A", "Folder, .gguf file or name of the reference");
+    addPath(*compare, "B", "The same of the other");
     compare->add_option("--texts", m_options.measure.texts,
                         "File of texts with empty lines between (default: built in)");
     addCount<std::int64_t>(*compare, "--decode", m_options.measure.decodeTokens, 0, 4096,
@@ -156,10 +155,17 @@ class CommandLine {
     command.add_option("MODEL", m_options.paths, "Folder, .gguf file or name of the model")->required()->expected(1);
   }
 
+  // One of several, in their order.
+  void addPath(CLI::App& command, const std::string& name, const std::string& help) {
+    command
+        .add_option_function<std::string>(
+            name, [this](const std::string& path) { m_options.paths.push_back(path); }, help)
+        ->required();
+  }
+
   void addConversion(CLI::App& command, const std::string& usualMix) {
-    command.add_option("SOURCE DESTINATION", m_options.paths, "The model, and the .gguf file to write")
-        ->required()
-        ->expected(2);
+    addPath(command, "SOURCE", "The model");
+    addPath(command, "DESTINATION", "The .gguf file to write");
     command.add_option("--mix", m_options.convert.mix, mixHelp() + " (default: " + usualMix + ")");
     command.add_flag("--no-mtp", m_options.convert.noMtp, "Leave out the module that guesses tokens ahead");
     command.add_flag("--force", m_options.convert.force, "Replace the destination if it exists");
