@@ -125,7 +125,8 @@ Result<void> TransformerSequence::want_rows(std::int64_t rows, std::span<const T
     return {};
   }
   if (choices_->wants_upload(guesses.size())) {
-    ENGINE_CHECK(scheduler_.exclusively([&](Transformer& model) { return choices_->upload_seen(model.last_device()); }));
+    ENGINE_CHECK(
+        scheduler_.exclusively([&](Transformer& model) { return choices_->upload_seen(model.last_device()); }));
   }
   outputs.choices = choices_->prepare(guesses);
   outputs.chosen = choices_->chosen();
