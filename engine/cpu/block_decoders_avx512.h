@@ -252,13 +252,17 @@ template <>
   return out;
 }
 
+inline void decode_q5k_codes(const std::uint8_t* p, __m512i (&part)[4]) {
+  const __m512i fifth = _mm512_broadcast_i64x4(load32(p + 16));
+  for (int i = 0; i < 4; ++i) {
+    part[i] = with_bits(nibbles_by_32(p + 48 + 32 * i), rotated(fifth, 2 * i, 2 * i + 1, 4), 16);
+  }
+}
+
 template <>
 [[gnu::always_inline]] inline Codes decode<DType::kQ5K>(const std::uint8_t* p) {
   Codes out;
-  const __m512i fifth = _mm512_broadcast_i64x4(load32(p + 16));
-  for (int i = 0; i < 4; ++i) {
-    out.part[i] = with_bits(nibbles_by_32(p + 48 + 32 * i), rotated(fifth, 2 * i, 2 * i + 1, 4), 16);
-  }
+  decode_q5k_codes(p, out.part);
   decode_k_scales(p, 1, out);
   return out;
 }

@@ -17,8 +17,8 @@ void CpuBackend::embed(const Weight& table, std::span<const TokenId> tokens, con
 }
 
 std::int64_t CpuBackend::slice_of(DType type, std::int64_t cols, std::int64_t rows) const {
-  constexpr std::int64_t kBytes = 160 * 1024;
-  std::int64_t slice = 256;
+  constexpr std::int64_t kBytes = 1200 * 1024;
+  std::int64_t slice = 1024;
   while (slice > 16 && (slice * bytes_of(type, cols) > kBytes || slice * 2 * team_.size() > rows)) slice /= 2;
   return slice;
 }

@@ -10,8 +10,11 @@
 namespace lectern::engine::cpu {
 namespace {
 
-constexpr std::int64_t kMostOutputColumns = 128;  // of one task of the experts' last product
-constexpr std::int64_t kOutputRows = 64;          // of its working memory
+// Output columns of one task of the experts' last product: for few rows, so that long runs of memory are read, and for
+// many, so that the decoded weights stay in a cache.
+constexpr std::int64_t kColumnsForFewRows = 512;
+constexpr std::int64_t kColumnsForManyRows = 128;
+constexpr std::int64_t kOutputNumbers = 8192;  // of its working memory
 
 struct Choice {
   std::int64_t expert = 0;
@@ -62,6 +65,12 @@ T* room(std::vector<T>& memory, std::int64_t count) {
 
 const std::uint8_t* weights_at(const HostMatrix& matrix, std::int64_t row) {
   return static_cast<const std::uint8_t*>(matrix.data) + row * bytes_of(matrix.dtype, matrix.cols);
+}
+
+// Of an expert's rows: there are few even in a long prompt of `rows` tokens, so that what is best for few is best here.
+Form form_of(const Kernels& kernels, DType type, std::int64_t rows) {
+  const Form few = kernels.form_for(type, 1);
+  return few == Form::kInt8 ? few : kernels.form_for(type, rows);
 }
 
 constexpr std::size_t index_of(Form form) { return static_cast<std::size_t>(form); }
@@ -156,9 +165,9 @@ void CpuBackend::Experts::want_forms(const Kernels& kernels, std::int64_t rows) 
   std::fill_n(tokens.wanted, 3, false);
   std::fill_n(inners.wanted, 3, false);
   for (const Group& group : groups) {
-    tokens.wanted[index_of(kernels.form_for(group.gate->dtype, rows))] = true;
-    tokens.wanted[index_of(kernels.form_for(group.up->dtype, rows))] = true;
-    inners.wanted[index_of(kernels.form_for(group.down->dtype, rows))] = true;
+    tokens.wanted[index_of(form_of(kernels, group.gate->dtype, rows))] = true;
+    tokens.wanted[index_of(form_of(kernels, group.up->dtype, rows))] = true;
+    inners.wanted[index_of(form_of(kernels, group.down->dtype, rows))] = true;
   }
 }
 
@@ -224,7 +233,7 @@ void CpuBackend::expand(std::int64_t rows) {
     const Group& group = *task.group;
     const std::int64_t at = group.first * all.width + task.first;
     const auto multiply = [&](const HostMatrix& matrix, float* out, const std::uint8_t* next) {
-      const Form form = kernels_.form_for(matrix.dtype, rows);
+      const Form form = form_of(kernels_, matrix.dtype, rows);
       kernels_.multiply_stored({all.inputs.as(form).rows(group.first), form, group.rows, &matrix, task.first, task.last,
                                 out + at, all.width, false, next});
     };
@@ -247,7 +256,7 @@ void CpuBackend::form_inner(std::int64_t rows) {
   const auto count = static_cast<std::int64_t>(all.groups.size());
   each(count, sorted * all.width / count, [&](std::int64_t index) {
     const Group& group = all.groups[static_cast<std::size_t>(index)];
-    FormedRows& inners = all.inners.rows[index_of(kernels_.form_for(group.down->dtype, rows))];
+    FormedRows& inners = all.inners.rows[index_of(form_of(kernels_, group.down->dtype, rows))];
     for (std::int64_t row = group.first; row < group.first + group.rows; ++row) {
       inners.set(kernels_, row, all.inner.data() + row * all.width, group.down->cols);
     }
@@ -258,20 +267,22 @@ void CpuBackend::form_inner(std::int64_t rows) {
 // the order of the sums does not depend on the other rows or on the threads.
 void CpuBackend::contract(std::int64_t rows, const Tensor& y) {
   const Experts& all = *experts_;
-  std::int64_t step = kMostOutputColumns;
-  while (step > 32 && step * 8 * team_.size() > y.cols) step /= 2;
+  const bool few = rows <= kSmallBatchRows;
+  std::int64_t step = few ? kColumnsForFewRows : kColumnsForManyRows;
+  while (step > 32 && step * (few ? 2 : 8) * team_.size() > y.cols) step /= 2;
   const std::int64_t count = (y.cols + step - 1) / step;
   const auto sorted = static_cast<std::int64_t>(all.source.size());
   each(count, sorted * all.width * step, [&](std::int64_t index) {
     const std::int64_t first = index * step;
     const std::int64_t columns = std::min(step, y.cols - first);
-    float out[kOutputRows * kMostOutputColumns];
+    const std::int64_t most_rows = kOutputNumbers / step;
+    float out[kOutputNumbers];
     for (const Group& group : all.groups) {
       const Group& later = &group == &all.groups.back() ? group : *(&group + 1);
       const std::uint8_t* next = weights_at(*later.down, first);
-      const Form form = kernels_.form_for(group.down->dtype, rows);
-      for (std::int64_t row = group.first; row < group.first + group.rows; row += kOutputRows) {
-        const std::int64_t batch = std::min(kOutputRows, group.first + group.rows - row);
+      const Form form = form_of(kernels_, group.down->dtype, rows);
+      for (std::int64_t row = group.first; row < group.first + group.rows; row += most_rows) {
+        const std::int64_t batch = std::min(most_rows, group.first + group.rows - row);
         kernels_.multiply_stored({all.inners.as(form).rows(row), form, batch, group.down, first, first + columns, out,
                                   columns, false, next});
         for (std::int64_t r = 0; r < batch; ++r) {

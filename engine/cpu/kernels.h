@@ -35,11 +35,13 @@ enum class Form : std::uint8_t {
   kBFloat16,  // columns to a multiple of 32, zero behind the last
 };
 
-// 256 activations as small integers: x = scale code. Sixteen columns share an entry of the lists.
+// 256 activations as small integers: x = scale code. Sixteen columns share an entry of the lists. The order of columns
+// and of entries is that of the kernels that convert and read them.
 struct Int8Block {
   std::int8_t codes[256];
   float scales[16];
-  float sums[16];  // of scale code
+  float sums[16];        // of scale code
+  float split_sums[16];  // of 32 columns, in some of the entries; the others are zero
 };
 
 // Bytes of a row in a form, with some between rows so that they do not meet in the same cache sets.

@@ -13,19 +13,12 @@ namespace lectern::engine::cpu::avx512_vnni {
 namespace {
 
 #include "cpu/block_decoders_avx512.h"
+#include "cpu/turned_codes_avx512.h"
 
 constexpr std::int64_t smaller(std::int64_t a, std::int64_t b) { return a < b ? a : b; }
 
 inline const std::uint8_t* row_of(const HostMatrix& w, std::int64_t row) {
   return static_cast<const std::uint8_t*>(w.data) + row * bytes_of(w.dtype, w.cols);
-}
-
-// 256 columns whose blocks may end before.
-template <DType Type>
-Codes decode_rest(const std::uint8_t* blocks, std::int64_t columns) {
-  std::uint8_t padded[bytes_of(Type, 256)] = {};
-  __builtin_memcpy(padded, blocks, static_cast<std::size_t>(bytes_of(Type, columns)));
-  return decode<Type>(padded);
 }
 
 // The sums of the lanes of four vectors. Each is summed in the same order, so that its place does not matter.
