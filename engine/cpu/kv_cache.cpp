@@ -4,12 +4,17 @@
 #include <algorithm>
 #include <bit>
 #include <cmath>
+#include <cstdlib>
 #include <cstring>
 #include <limits>
 #include <new>
 #include <string>
 #include <type_traits>
 #include <utility>
+
+#if defined(__linux__)
+#include <sys/mman.h>
+#endif
 
 #include "cpu/cpu_backend.h"
 
@@ -47,6 +52,20 @@ float to_codes(const float* numbers, std::int64_t count, std::int8_t* codes) {
   return scale;
 }
 
+// Zeros, whole cache lines or whole large pages.
+std::shared_ptr<std::byte> make_zeros(std::int64_t bytes) {
+  const std::int64_t unit = bytes < CpuKvCache::kSlabBytes ? 64 : CpuKvCache::kSlabBytes;
+  const auto size = static_cast<std::size_t>(round_up(bytes, unit));
+  std::shared_ptr<std::byte> memory(static_cast<std::byte*>(std::aligned_alloc(static_cast<std::size_t>(unit), size)),
+                                    [](std::byte* pointer) { std::free(pointer); });
+  if (memory == nullptr) throw std::bad_alloc();
+#if defined(__linux__)
+  if (bytes >= CpuKvCache::kSlabBytes) ::madvise(memory.get(), size, MADV_HUGEPAGE);  // a wish
+#endif
+  std::memset(memory.get(), 0, static_cast<std::size_t>(bytes));
+  return memory;
+}
+
 CpuKvCache& own(KvCache& cache) { return static_cast<CpuKvCache&>(cache); }
 const CpuKvCache& own(const KvCache& cache) { return static_cast<const CpuKvCache&>(cache); }
 
@@ -68,6 +87,7 @@ std::int64_t CpuKvCache::bytes() const { return static_cast<std::int64_t>(blocks
 std::unique_ptr<KvCache> CpuKvCache::fork() const {
   auto copy = std::make_unique<CpuKvCache>(*this);
   copy->truncate(length_);
+  copy->spare_.clear();
   return copy;
 }
 
@@ -79,18 +99,37 @@ bool CpuKvCache::can_hold(std::int64_t rows) const {
 void CpuKvCache::make_room(std::int64_t rows) {
   if (!can_hold(rows)) throw std::bad_alloc();
   if (rows == 0) return;
-  const auto lines = static_cast<std::size_t>(block_bytes()) / sizeof(CacheLine);
   const std::size_t before = blocks_.size();
   try {
     for (std::int64_t end = length_ + rows; static_cast<std::int64_t>(blocks_.size()) * kBlockRows < end;) {
-      blocks_.push_back(std::make_shared<Block>(lines));
+      add_block();
     }
     std::shared_ptr<Block>& first = blocks_[static_cast<std::size_t>(length_ / kBlockRows)];
-    if (first.use_count() > 1) first = std::make_shared<Block>(*first);
+    if (first.use_count() > 1) first = copy_of(*first);
   } catch (...) {
     blocks_.resize(before);
     throw;
   }
+}
+
+void CpuKvCache::add_block() {
+  if (spare_.empty()) {
+    const std::int64_t fitting = std::max<std::int64_t>(1, kSlabBytes / block_bytes());
+    const std::int64_t count = static_cast<std::int64_t>(blocks_.size()) < fitting ? 1 : fitting;
+    const std::shared_ptr<std::byte> memory = make_zeros(count * block_bytes());
+    spare_.reserve(static_cast<std::size_t>(count));
+    for (std::int64_t i = count; i-- > 0;) {
+      spare_.push_back(std::make_shared<Block>(Block{memory, memory.get() + i * block_bytes()}));
+    }
+  }
+  blocks_.push_back(spare_.back());
+  spare_.pop_back();
+}
+
+std::shared_ptr<CpuKvCache::Block> CpuKvCache::copy_of(const Block& block) const {
+  const std::shared_ptr<std::byte> memory = make_zeros(block_bytes());
+  std::memcpy(memory.get(), block.bytes, static_cast<std::size_t>(block_bytes()));
+  return std::make_shared<Block>(Block{memory, memory.get()});
 }
 
 std::int64_t CpuKvCache::head_bytes() const {
@@ -123,11 +162,11 @@ std::int64_t CpuKvCache::offset(std::int64_t head, std::int64_t row, Side side) 
 }
 
 const std::byte* CpuKvCache::matrix(std::int64_t head, std::int64_t row, Side side) const {
-  return (*blocks_[static_cast<std::size_t>(row / kBlockRows)])[0].bytes + offset(head, row, side);
+  return blocks_[static_cast<std::size_t>(row / kBlockRows)]->bytes + offset(head, row, side);
 }
 
 std::byte* CpuKvCache::matrix(std::int64_t head, std::int64_t row, Side side) {
-  return (*blocks_[static_cast<std::size_t>(row / kBlockRows)])[0].bytes + offset(head, row, side);
+  return blocks_[static_cast<std::size_t>(row / kBlockRows)]->bytes + offset(head, row, side);
 }
 
 PanelProduct CpuKvCache::keys(std::int64_t head, std::int64_t row) const {

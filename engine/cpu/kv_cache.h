@@ -14,13 +14,10 @@ namespace lectern::engine::cpu {
 
 inline constexpr std::int64_t kGroupRows = kPanelLines;  // rows whose keys stand side by side
 
-// What the processor fetches at once; a unit of memory with its alignment.
-struct alignas(64) CacheLine {
-  std::byte bytes[64];
-};
-
 // The rows of a layer in blocks of kBlockRows, allocated as it grows: nothing moves. Forks share the blocks; who writes
 // to a shared one copies it first, so rows that are shared can only be whole blocks and the last block's beginning.
+// From kSlabBytes on the memory comes in slabs of several blocks, which the system may back by large pages: reading is
+// faster.
 //
 // A block holds, head by head and for every kGroupRows rows, a matrix of keys [head_dim][rows] and a matrix of values
 // [rows][head_dim] in panels (kernels.h), head_dim rounded up to whole panels with zeros. So the product of queries and
@@ -28,6 +25,7 @@ struct alignas(64) CacheLine {
 class CpuKvCache final : public KvCache {
  public:
   static constexpr std::int64_t kBlockRows = 4 * kGroupRows;
+  static constexpr std::int64_t kSlabBytes = std::int64_t{2} << 20;
 
   CpuKvCache(const AttentionShape& shape, KvType type);
 
@@ -59,13 +57,19 @@ class CpuKvCache final : public KvCache {
   PanelProduct values(std::int64_t head, std::int64_t row) const;
 
  private:
-  using Block = std::vector<CacheLine>;
+  // One of the blocks that share a piece of memory.
+  struct Block {
+    std::shared_ptr<std::byte> memory;
+    std::byte* bytes = nullptr;
+  };
   enum class Side : std::uint8_t { kKeys, kValues };
 
   std::int64_t head_bytes() const;
   std::int64_t panel_bytes(std::int64_t lines) const;
   std::int64_t matrix_bytes() const { return padded_ / kPanelColumns * panel_bytes(kGroupRows); }
   std::int64_t block_bytes() const { return heads_ * kBlockRows / kGroupRows * 2 * matrix_bytes(); }
+  void add_block();
+  std::shared_ptr<Block> copy_of(const Block& block) const;
   std::int64_t offset(std::int64_t head, std::int64_t row, Side side) const;
   const std::byte* matrix(std::int64_t head, std::int64_t row, Side side) const;
   std::byte* matrix(std::int64_t head, std::int64_t row, Side side);
@@ -86,6 +90,7 @@ class CpuKvCache final : public KvCache {
   KvType type_;
   std::int64_t length_ = 0;
   std::vector<std::shared_ptr<Block>> blocks_;
+  std::vector<std::shared_ptr<Block>> spare_;  // of the last slab, the next one last; a fork has none
 };
 
 }  // namespace lectern::engine::cpu
