@@ -25,8 +25,8 @@ inline void convert_group(const float* x, __mmask16 low_mask, __mmask16 high_mas
   _mm_storeu_si128(reinterpret_cast<__m128i*>(codes), _mm512_cvtsepi32_epi8(low_codes));
   _mm_storeu_si128(reinterpret_cast<__m128i*>(codes + 16), _mm512_cvtsepi32_epi8(high_codes));
   to.scales[2 * group] = to.scales[2 * group + 1] = scale;
-  to.sums[2 * group] = scale * static_cast<float>(_mm512_reduce_add_epi32(low_codes));
-  to.sums[2 * group + 1] = scale * static_cast<float>(_mm512_reduce_add_epi32(high_codes));
+  to.sums[2 * group] = static_cast<float>(_mm512_reduce_add_epi32(low_codes));
+  to.sums[2 * group + 1] = static_cast<float>(_mm512_reduce_add_epi32(high_codes));
 }
 
 inline __mmask16 first_lanes(std::int64_t count) {
@@ -41,9 +41,10 @@ inline void turn_block(const PlainBlock& from, Int8Block& to) {
   turn(codes, turned);
   for (int i = 0; i < 4; ++i) _mm512_storeu_si512(to.codes + 64 * i, turned[i]);
   const __m512 sums = _mm512_load_ps(from.sums);
-  const __m512 of_both = _mm512_add_ps(sums, _mm512_permute_ps(sums, 0b10'11'00'01));
+  const __m512 scales = _mm512_load_ps(from.scales);
+  const __m512 of_both = _mm512_mul_ps(scales, _mm512_add_ps(sums, _mm512_permute_ps(sums, 0b10'11'00'01)));
   const __m512i both_lanes = _mm512_setr_epi32(0, 0, 0, 0, 0, 4, 8, 12, 0, 0, 0, 0, 2, 6, 10, 14);
-  _mm512_storeu_ps(to.scales, _mm512_permutexvar_ps(turned_lanes(), _mm512_load_ps(from.scales)));
+  _mm512_storeu_ps(to.scales, _mm512_permutexvar_ps(turned_lanes(), scales));
   _mm512_storeu_ps(to.sums, _mm512_permutexvar_ps(turned_lanes(), sums));
   _mm512_storeu_ps(to.split_sums, _mm512_maskz_permutexvar_ps(0xF0F0, both_lanes, of_both));
 }
@@ -70,9 +71,16 @@ template <DType Type, int Rows>
       products = _mm512_dpbusd_epi32(products, codes.part[i], _mm512_loadu_si512(in.codes + 64 * i));
     }
     const __m512 scales = _mm512_mul_ps(codes.scales, _mm512_loadu_ps(in.scales));
-    const float* of_offsets = kSplitOffsets<Type> ? in.split_sums : in.sums;
-    sums[r] = _mm512_fnmadd_ps(codes.offsets, _mm512_loadu_ps(of_offsets), sums[r]);
-    sums[r] = _mm512_fmadd_ps(_mm512_cvtepi32_ps(products), scales, sums[r]);
+    __m512 numbers = _mm512_cvtepi32_ps(products);
+    if constexpr (kRaised<Type> != 0) {  // exact, both being small integers
+      numbers = _mm512_fnmadd_ps(_mm512_set1_ps(kRaised<Type>), _mm512_loadu_ps(in.sums), numbers);
+    } else if constexpr (kSplitOffsets<Type>) {
+      sums[r] = _mm512_fnmadd_ps(codes.offsets, _mm512_loadu_ps(in.split_sums), sums[r]);
+    } else {
+      const __m512 offsets = _mm512_mul_ps(codes.offsets, _mm512_loadu_ps(in.scales));
+      sums[r] = _mm512_fnmadd_ps(offsets, _mm512_loadu_ps(in.sums), sums[r]);
+    }
+    sums[r] = _mm512_fmadd_ps(numbers, scales, sums[r]);
   }
 }
 

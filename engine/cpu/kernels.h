@@ -40,8 +40,8 @@ enum class Form : std::uint8_t {
 struct Int8Block {
   std::int8_t codes[256];
   float scales[16];
-  float sums[16];        // of scale code
-  float split_sums[16];  // of 32 columns, in some of the entries; the others are zero
+  float sums[16];        // of codes
+  float split_sums[16];  // of scale code, for 32 columns each in some of the entries; the others are zero
 };
 
 // Bytes of a row in a form, with some between rows so that they do not meet in the same cache sets.
@@ -145,6 +145,11 @@ extern const Kernels kKernels;
 namespace avx2 {
 extern const Kernels kKernels;
 }
+namespace avx2_int8 {  // of quantised weights with kInt8 alone
+void multiply(const StoredProduct& product);
+Form form_for(DType type, std::int64_t rows);
+void convert(Form form, const float* x, std::int64_t columns, void* to);
+}  // namespace avx2_int8
 namespace avx512 {
 extern const Kernels kKernels;
 }

@@ -8,8 +8,15 @@
 struct TurnedCodes {
   __m512i part[4];
   __m512 scales;
-  __m512 offsets;  // of Int8Block::split_sums where kSplitOffsets, else of its sums
+  __m512 offsets;  // where the type has minima
 };
+
+// How much a type's codes are above its numbers, in scales; 0 where it has minima.
+template <DType Type>
+constexpr float kRaised = Type == DType::kQ4_0                             ? 8
+                          : Type == DType::kMxfp4                          ? 12
+                          : Type == DType::kIq4Nl || Type == DType::kIq4Xs ? 127
+                                                                           : kCentre<Type>;
 
 inline __m512i turned_lanes() { return _mm512_setr_epi32(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15); }
 
@@ -30,7 +37,7 @@ template <DType Type>
   TurnedCodes out;
   turn(codes.part, out.part);
   out.scales = _mm512_permutexvar_ps(turned_lanes(), codes.scales);
-  out.offsets = _mm512_permutexvar_ps(turned_lanes(), codes.offsets);
+  if constexpr (kRaised<Type> == 0) out.offsets = _mm512_permutexvar_ps(turned_lanes(), codes.offsets);
   return out;
 }
 

@@ -148,6 +148,37 @@ TEST_P(Quantised, ARowOfASmallBatchDoesNotDependOnTheOthers) {
   }
 }
 
+// Blocks of one repeated byte, whose codes are the largest their type has, or the smallest, against equal activations:
+// sums that any narrow addition would cut off. Bytes that make a scale too large for a float are left out.
+TEST_P(Quantised, CodesAtTheEndsOfTheirRange) {
+  constexpr std::int64_t kDepth = 512;
+  for (const DType type : kBlockTypes) {
+    for (const int byte : {0x00, 0x7B, 0x80, 0x8B, 0xEF, 0xF7, 0xFB}) {
+      HeldWeight w;
+      w.memory.assign(static_cast<std::size_t>(bytes_of(type, kDepth)), static_cast<std::byte>(byte));
+      const HostMatrix host = {type, w.memory.data(), 1, kDepth, nullptr};
+      std::vector<float> numbers(kDepth);
+      read_row(host, 0, numbers.data());
+      if (std::abs(numbers[0]) > 1e12F) continue;
+      SCOPED_TRACE(std::string(name_of(type)) + " " + std::to_string(byte));
+      w.values = Matrix(1, kDepth);
+      w.values.values.assign(numbers.begin(), numbers.end());
+      auto taken = backend_->take_weight(host);
+      ASSERT_TRUE(taken.ok());
+      Matrix inputs(3, kDepth);
+      for (std::int64_t k = 0; k < kDepth; ++k) {
+        inputs(0, k) = 3;
+        inputs(1, k) = -3;
+        inputs(2, k) = numbers[static_cast<std::size_t>(k)] < 0 ? -3 : 3;
+      }
+      Numbers x(*backend_, inputs);
+      Numbers y(*backend_, 3, 1);
+      backend_->linear(x.tensor(), **taken, false, y.tensor());
+      expect_product(inputs, w.values, oracle::linear(inputs, w.values), y, type);
+    }
+  }
+}
+
 // The numbers of other rows may be none; a row of zeros gives zeros.
 TEST_P(Quantised, ARowOfNumbersThatAreNoneSpoilsNoOther) {
   for (const DType type : all_types()) {
