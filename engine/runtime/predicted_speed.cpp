@@ -19,9 +19,9 @@ namespace {
 
 // Of the rates that a device reaches when it does nothing else. The CPU's shares were measured with Q4_K_M and Q8_0,
 // see "Measured" in engine/README.md; the GPU's are assumed, because none has been measured.
-constexpr double kCpuShareOfMemory = 0.75;
-constexpr double kCpuShareOfOperations = 0.55;      // of BF16 or float, in products of many rows
-constexpr double kCpuShareOfSmallOperations = 0.1;  // of 8 bits, in products of few rows, which decode as much
+constexpr double kCpuShareOfMemory = 0.9;
+constexpr double kCpuShareOfOperations = 0.6;       // of BF16 or float, in products of many rows
+constexpr double kCpuShareOfSmallOperations = 0.2;  // of 8 bits, in products of few rows, which decode as much
 constexpr double kGpuShareOfMemory = 0.8;
 constexpr double kGpuShareOfOperations = 0.5;
 
