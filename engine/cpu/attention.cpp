@@ -15,7 +15,7 @@ namespace lectern::engine::cpu {
 namespace {
 
 constexpr std::int64_t kTileRows = 64;    // query rows (tokens x heads) that share one pass over the keys
-constexpr std::int64_t kMostRanges = 64;  // of keys, when there are few queries
+constexpr std::int64_t kMostRanges = 16;  // of keys, when there are few queries: each leaves results to add up
 constexpr std::int64_t kShortestRange = 4 * kGroupRows;
 constexpr float kNone = -std::numeric_limits<float>::infinity();
 
@@ -320,11 +320,7 @@ class CausalAttention {
 
 // Keys of one range for a row that sees `limit` keys. It depends on the row alone, so that a row is computed the same
 // way whatever is computed with it, and grows so that the number of ranges stays bounded.
-std::int64_t range_of(std::int64_t limit) {
-  std::int64_t keys = kShortestRange;
-  while (keys * kMostRanges < limit) keys *= 2;
-  return keys;
-}
+std::int64_t range_of(std::int64_t limit) { return round_up((limit + kMostRanges - 1) / kMostRanges, kShortestRange); }
 
 }  // namespace
 
