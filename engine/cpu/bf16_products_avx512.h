@@ -2,12 +2,12 @@
 // Included once by kernels_avx512_vnni.cpp, inside an unnamed namespace: products of many rows. Weights are decoded to
 // BF16, a tile at a time that stays in the second-level cache.
 
-constexpr std::int64_t kTileDepth = 2048;
-constexpr std::int64_t kTileColumns = 64;  // at most
+inline constexpr std::int64_t kTileDepth = 2048;
+inline constexpr std::int64_t kTileColumns = 64;  // at most
 // 32 numbers more than the depth, or the rows of a tile would meet in the same cache sets.
-constexpr std::int64_t kTileNumbers = 32 * (kTileDepth + 32);
-constexpr int kRowsAtOnce = 6;
-constexpr int kColumnsAtOnce = 4;
+inline constexpr std::int64_t kTileNumbers = 32 * (kTileDepth + 32);
+inline constexpr int kRowsAtOnce = 6;
+inline constexpr int kColumnsAtOnce = 4;
 
 inline void store_pair(__m512 low, __m512 high, std::uint16_t* to) {
   _mm512_storeu_si512(to, __builtin_bit_cast(__m512i, _mm512_cvtne2ps_pbh(high, low)));

@@ -89,8 +89,8 @@ template <DType Type, int Rows>
   for (std::int64_t i = 0; i < bytes; i += 64) _mm_prefetch(reinterpret_cast<const char*>(from + i), _MM_HINT_T1);
 }
 
-constexpr std::int64_t kPartBlocks = 4;
-constexpr std::int64_t kTileRows = 8;  // of weights
+inline constexpr std::int64_t kPartBlocks = 4;
+inline constexpr std::int64_t kTileRows = 8;  // of weights
 
 template <int Rows>
 struct Int8Rows {
