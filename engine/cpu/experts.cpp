@@ -11,9 +11,9 @@ namespace lectern::engine::cpu {
 namespace {
 
 // Output columns of one task of the experts' last product: for few rows, so that long runs of memory are read, and for
-// many, so that the decoded weights stay in a cache.
+// many, so that they stay in a cache.
 constexpr std::int64_t kColumnsForFewRows = 512;
-constexpr std::int64_t kColumnsForManyRows = 128;
+constexpr std::int64_t kColumnsForManyRows = 256;
 constexpr std::int64_t kOutputNumbers = 8192;  // of its working memory
 
 struct Choice {
@@ -269,7 +269,7 @@ void CpuBackend::contract(std::int64_t rows, const Tensor& y) {
   const Experts& all = *experts_;
   const bool few = rows <= kSmallBatchRows;
   std::int64_t step = few ? kColumnsForFewRows : kColumnsForManyRows;
-  while (step > 32 && step * (few ? 2 : 8) * team_.size() > y.cols) step /= 2;
+  while (step > 32 && step * (few ? 2 : 4) * team_.size() > y.cols) step /= 2;
   const std::int64_t count = (y.cols + step - 1) / step;
   const auto sorted = static_cast<std::int64_t>(all.source.size());
   each(count, sorted * all.width * step, [&](std::int64_t index) {

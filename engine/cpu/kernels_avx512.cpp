@@ -49,8 +49,19 @@ struct Vec {
 
 #include "cpu/kernel_loops.h"
 
+#include "cpu/f8_products_avx512.h"
+
+void multiply_in_registers(const StoredProduct& product) {
+  product.w->dtype == DType::kF8E4M3 ? multiply_f8(product) : multiply_floats(product);
+}
+
+constexpr Kernels with_f8_products(Kernels kernels) {
+  kernels.multiply_stored = multiply_in_registers;
+  return kernels;
+}
+
 }  // namespace
 
-extern const Kernels kKernels = make_kernels("avx512");
+extern const Kernels kKernels = with_f8_products(make_kernels("avx512"));
 
 }  // namespace lectern::engine::cpu::avx512

@@ -42,6 +42,8 @@ inline void store_sums(__m128 sums, std::int64_t count, bool accumulate, float* 
 
 #include "cpu/bf16_products_avx512.h"
 
+#include "cpu/f8_products_avx512.h"
+
 }  // namespace
 
 Form form_for(DType type, std::int64_t rows) {
@@ -61,6 +63,7 @@ void convert(Form form, const float* x, std::int64_t columns, void* to) {
 void multiply_stored(const StoredProduct& product) {
   switch (product.form) {
     case Form::kFloat:
+      if (product.w->dtype == DType::kF8E4M3) return multiply_f8(product);  // of few rows: form_for()
       avx512::kKernels.multiply_stored(product);
       break;
     case Form::kInt8:

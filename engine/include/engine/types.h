@@ -115,7 +115,8 @@ struct ChatMessage {
   std::string role;     // "system", "user" or "assistant"
   std::string content;  // UTF-8; special tokens inside it are never interpreted
   // Bytes of `content`, rising, after which another prompt may well go on differently, such as the ends of passages:
-  // some of them become places from which such a prompt is read on. No answer depends on them.
+  // some of them become places from which such a prompt is read on. Reading pauses there, kept or not, which may change
+  // the last bits of what follows: prompts that begin alike in text and boundaries give the same bits, read on or anew.
   std::vector<std::int64_t> boundaries = {};
 };
 
