@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-3.0-or-later
 // Reads a prompt of many tokens, keeps the session in a file, and goes on from it in a second engine, as after a
 // restart of the program. Prints one JSON object.
-//   session_bench MODEL TOKENS DIRECTORY [THREADS]
+//   session_bench MODEL TOKENS DIRECTORY [THREADS] [ROPE_FACTOR]
 #include <sys/resource.h>
 
 #include <chrono>
@@ -55,10 +55,10 @@ struct Run {
   double seconds = 0;
 };
 
-Run run(const char* model, std::int64_t tokens, const char* directory, int threads) {
+Run run(const char* model, std::int64_t tokens, const char* directory, int threads, double rope_factor) {
   EngineOptions options;
   options.threads = threads;
-  options.rope_factor = 1024;
+  options.rope_factor = rope_factor;
   options.context_tokens = tokens + 64;
   options.sessions.directory = directory;
   const std::unique_ptr<Engine> engine = value_of(Engine::open(model, options));
@@ -82,14 +82,15 @@ Run run(const char* model, std::int64_t tokens, const char* directory, int threa
 
 int main(int count, char** words) {
   if (count < 4) {
-    std::fprintf(stderr, "usage: session_bench MODEL TOKENS DIRECTORY [THREADS]\n");
+    std::fprintf(stderr, "usage: session_bench MODEL TOKENS DIRECTORY [THREADS] [ROPE_FACTOR]\n");
     return 2;
   }
   const std::int64_t tokens = std::atoll(words[2]);
   const int threads = count > 4 ? std::atoi(words[4]) : 0;
-  const Run first = run(words[1], tokens, words[3], threads);
+  const double rope_factor = count > 5 ? std::atof(words[5]) : 4;
+  const Run first = run(words[1], tokens, words[3], threads, rope_factor);
   const double peak = peak_mebibytes();
-  const Run second = run(words[1], tokens, words[3], threads);
+  const Run second = run(words[1], tokens, words[3], threads, rope_factor);
   std::uintmax_t bytes = 0;
   for (const auto& file : std::filesystem::directory_iterator(words[3])) bytes += file.file_size();
   std::printf(
