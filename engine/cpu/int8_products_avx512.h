@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// Included once by kernels_avx512_vnni.cpp, inside an unnamed namespace: products of up to kSmallBatchRows rows, whose
-// speed is that of reading the weights.
+// Included once by kernels_avx512_vnni.cpp, inside an unnamed namespace: products of 8-bit activations. The speed of
+// one row is that of reading the weights; more take kSmallBatchRows at a time.
 
 // 256 columns in their order.
 struct PlainBlock {

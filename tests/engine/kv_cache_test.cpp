@@ -171,6 +171,25 @@ TEST_P(KvCacheTest, ForksShareWhatTheyHoldAndNothingElse) {
   }
 }
 
+// Blocks of a megabyte: the third and fourth come from one piece of memory, of which a fork must not take what is left.
+TEST_P(KvCacheTest, ForksOfLargeCachesGrowApart) {
+  constexpr AttentionShape kLarge = {2, 2, 256};
+  constexpr std::int64_t kLargeWidth = kLarge.kv_heads * kLarge.head_dim;
+  auto cache = make(KvType::kF32, kLarge);
+  const KvRows shared = append_random(*cache, 600, kLargeWidth);
+  auto fork = cache->fork();
+  const KvRows own = append_random(*cache, 300, kLargeWidth);
+  const KvRows others = append_random(*fork, 300, kLargeWidth);
+  const auto expect_rows = [&](const KvCache& grown, const KvRows& last) {
+    auto anew = make(KvType::kF32, kLarge);
+    append(*anew, shared.keys, shared.values);
+    append(*anew, last.keys, last.values);
+    EXPECT_TRUE(all_rows(grown) == all_rows(*anew));
+  };
+  expect_rows(*cache, own);
+  expect_rows(*fork, others);
+}
+
 TEST_P(KvCacheTest, AForkForgetsRowsForItselfAlone) {
   auto first = make(KvType::kQ8);
   append_random(*first, 600);
